@@ -1,0 +1,151 @@
+"""Every knob, its unit, its reason. Other files change only what differs.
+
+[P] the paper states it, [D] our default where nothing is public.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0  # everything drawn hangs on it
+    c.steps = 300  # optimizer steps in all; raise it to go on with a finished run [D]
+    c.game = "seirenes"  # seirenes | rlvr (clean tries only: the GRPO baseline)
+    c.init_from = ""  # run folder whose newest weights (weights only) to start from
+    c.problems_per_step = 64  # questions played a step [D]
+
+    c.model = m = ConfigDict()
+    m.path = ""  # Hugging Face folder; empty = initialise `shape` (and warm-start the tiny world)
+    m.dtype = "bfloat16"  # compute; logits, softmax and reductions are float32 whatever this says
+    m.param_dtype = "float32"  # master weights and optimizer
+    m.remat = "none"  # none | dots | full: what the backward pass recomputes
+    m.shape = s = ConfigDict()  # read only where model.path is empty
+    s.layers = 3
+    s.width = 64
+    s.heads = 2
+    s.kv_heads = 1
+    s.head_dim = 32  # the smallest that common servers load
+    s.ff = 256
+    s.rope_theta = 10_000.0
+    s.tied = True  # output head = embedding
+
+    c.warm_start = w = ConfigDict()  # the tiny world's supervised start; steps 0 = none
+    w.steps = 0
+    w.batch = 64  # rows of batch.row_tokens a step
+    w.lr = 3e-3
+    w.seed = 0  # its own seed: runs of other seeds share the start
+    w.problems = 20_000  # how many training problems its texts are made of
+
+    c.problems = p = ConfigDict()
+    p.path = "tiny"  # "tiny" = the embedded world; else a .jsonl or .parquet file
+    p.mastered_share = 0.05  # chance that a mastered question is drawn again when it comes up [D]
+
+    c.rollouts = r = ConfigDict()
+    r.clean = 8  # G1: clean tries a question [D]
+    r.hints = 4  # G2: hints a question [D]
+    r.hinted = 8  # G3: tries a hint; below 4 the reward is mostly noise [D]
+
+    c.tokens = t = ConfigDict()  # limits, in tokens
+    t.prompt = 2048
+    t.reasoner = 8192
+    t.adversary = 2048  # it thinks first
+    t.overlong_buffer = 0  # DAPO's soft penalty over the last so many tokens; 0 = off
+
+    c.prompts = q = ConfigDict()  # ours; the paper's are not public
+    q.reasoner = (
+        "{question}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
+    )
+    q.adversary = (
+        "Here is a problem:\n{question}\nWrite one short, natural hint that would lead a solver "
+        "astray. Do not change the problem and do not state a final answer. Think first, then give "
+        "the hint as <hint>...</hint>."
+    )
+    q.position = "append"  # append | prepend | system: where the hint stands
+    q.frame = "hint"  # hint | note | context | bare: how it is introduced
+
+    c.adversary = a = ConfigDict()
+    a.reward = "clip"  # clip: max(0, drop) [D] | indicator: 1[drop > 0] | linear: drop
+    a.margin = 0.0  # a drop counts only above this
+    a.policy = "live"  # live | frozen: starting weights write | untrained: no adversary loss
+
+    c.hints = h = ConfigDict()
+    h.source = "adversary"  # adversary | shuffled | rule | random | correct
+    h.gates = ("tag", "length", "boxed", "leak", "override", "copy")  # () = the bare formula
+    h.min_tokens = 10
+    h.max_tokens = 512
+    h.copy_share = 0.8  # share of the hint's 4-grams found in the question above which it is a copy
+
+    c.streams = f = ConfigDict()
+    f.weights = ConfigDict({"clean": 1.0, "adversary": 1.0, "robust": 1.0})  # [D]
+    f.groups = ConfigDict({"clean": 0, "adversary": 0, "robust": 0})  # groups a step; 0 = all live
+    f.max_age = 2  # steps a group may wait; at most 4
+    f.pool_hints = False  # hinted tries compared per hint, or pooled per question
+    f.train_hinted = True  # False: hints are trained, hinted tries are not (ablation)
+    f.resample_rounds = 0  # dynamic sampling: rounds of fresh questions for dead clean groups
+
+    c.advantage = v = ConfigDict()
+    v.kind = "group"  # group | mean (Dr.GRPO) | loo (RLOO) | whiten (REINFORCE++) | hybrid | ema
+    v.eps = 1e-6
+    v.ema_decay = 0.95  # read by kind = ema
+
+    c.loss = lo = ConfigDict()
+    lo.kind = "ppo"  # ppo | gspo | cispo
+    lo.clip_low = 0.2
+    lo.clip_high = 0.28
+    lo.aggregate = "token"  # token | sequence | constant: the denominator inside a stream
+    lo.kl = 0.0  # weight of the KL to the starting weights
+    lo.kl_kind = "k3"
+    lo.entropy = 0.0  # entropy bonus
+    lo.rescore = False  # recompute old logprobs with the trainer before the update
+    lo.tis_cap = 2.0  # cap of the truncated importance weight trainer/sampler, where rescored
+
+    c.optimizer = o = ConfigDict()
+    o.lr = 1e-6
+    o.warmup_steps = 10
+    o.schedule = "constant"  # constant | cosine | linear (to 0 at `steps`)
+    o.weight_decay = 0.1  # not on norms and biases
+    o.b1 = 0.9
+    o.b2 = 0.95
+    o.eps = 1e-8
+    o.clip = 1.0  # global gradient norm
+
+    c.sampler = d = ConfigDict()
+    d.slots = 64  # sequences decoded together
+    d.chunk = 16  # tokens between two looks of the host
+    d.temperature = 1.0
+    d.top_k = 0  # 0 = off; training refuses anything else
+    d.top_p = 1.0  # training refuses anything else
+
+    c.batch = b = ConfigDict()
+    b.row_tokens = 4096  # length of a packed row
+    b.rows = 8  # rows of one micro-batch over all devices
+
+    c.mesh = x = ConfigDict()  # devices along each axis; the product is the number of devices
+    x.data = 1
+    x.fsdp = 1
+    x.tensor = 1
+
+    c.checkpoint = k = ConfigDict()
+    k.every = 10  # steps
+    k.keep = 3  # newest ones kept, besides the best
+
+    c.preempt = ConfigDict({"grace_s": 25.0})  # seconds from the signal to a saved, closed run
+
+    c.eval = e = ConfigDict()
+    e.every = 20  # steps; 0 = only before and after
+    e.problems = 128  # held-out problems in the loop
+    e.final_problems = 512  # held-out problems before and after
+
+    c.budget = ConfigDict({"tokens": 0})  # stop when play has generated so many; 0 = no limit
+
+    c.report = z = ConfigDict()
+    z.rollouts_per_step = 2  # problems a step whose texts are kept
+    z.wandb = ""  # project name; empty = off
+
+    c.judge = j = ConfigDict()
+    j.workers = 2
+    j.deadline_s = 1.0  # CPU seconds an answer may take
+    j.memory_gib = 1.0  # a worker
+
+    c.profile = ConfigDict({"steps": ()})  # steps to trace for xprof
+    return c.lock()

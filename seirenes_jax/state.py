@@ -1,0 +1,62 @@
+"""What the number wing carries: three frozen pytrees. Every field says its axes."""
+
+from typing import Any
+
+import flax.struct
+import jax
+
+Params = Any  # a pytree of arrays
+
+
+@flax.struct.dataclass
+class TrainState:
+    """One owner: the local `state` of train.py; donated to the step and rebound."""
+
+    step: jax.Array  # int32 []
+    params: Params
+    opt_state: Any
+
+
+@flax.struct.dataclass
+class TrainBatch:
+    """Packed rows of fixed shape.
+
+    A row holds stored prompts and completions as segments. A prompt is stored without its last token; each
+    completion repeats that token as its first input, so its inputs are exactly what decoding fed and its
+    targets exactly what decoding drew:
+
+        prompt  w x y z, completions  a b EOS  and  c EOS
+        tokens    w x y | z a b   | z c
+        targets   . . . | a b EOS | c EOS
+        segments  1 1 1 | 2 2 2   | 3 3        (0 = padding)
+        prefix    0 0 0 | 1 1 1   | 1 1        (which segment is attended besides its own)
+        positions 0 1 2 | 3 4 5   | 3 4
+    """
+
+    tokens_BT: jax.Array  # int32, what is fed
+    targets_BT: jax.Array  # int32, what was drawn there
+    positions_BT: jax.Array  # int32
+    segments_BT: jax.Array  # int32, 0 = padding
+    prefix_BT: jax.Array  # int32, 0 = none
+    train_BT: jax.Array  # bool, True where a target was drawn by the policy
+    logp_old_BT: jax.Array  # float32
+    logp_ref_BT: jax.Array | None  # float32
+    adv_BT: jax.Array  # float32
+    role_BT: jax.Array  # int32, index into the run's list of streams
+    weight_BT: jax.Array  # float32, each stream's weight over its global denominator
+    temperature: jax.Array  # float32 []
+    routes: jax.Array | None  # uint8 [B, T, layers, experts per token]
+
+
+@flax.struct.dataclass
+class DecodeState:
+    """The slots of one policy's decoder. B slots, S cache columns."""
+
+    k_NBSKC: jax.Array
+    v_NBSKC: jax.Array
+    length_B: jax.Array  # int32, cache columns in use
+    token_B: jax.Array  # int32, next input
+    drawn_B: jax.Array  # int32, tokens drawn so far
+    limit_B: jax.Array  # int32, tokens that may be drawn
+    key_B2: jax.Array  # uint32, the sample's own randomness
+    live_B: jax.Array  # bool
