@@ -40,6 +40,10 @@ class JudgeError(SeirenesError):
     """The judge itself (not an answer) is broken."""
 
 
+class PlayError(SeirenesError):
+    """A game or a sampler broke the agreement between them."""
+
+
 class Stopped(SeirenesError):
     """Asked to stop (SIGTERM, Ctrl-C, preemption); everything needed to go on is on disk."""
 

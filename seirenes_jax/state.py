@@ -39,7 +39,8 @@ class TrainBatch:
     segments_BT: jax.Array  # int32, 0 = padding
     prefix_BT: jax.Array  # int32, 0 = none
     train_BT: jax.Array  # bool, True where a target was drawn by the policy
-    logp_old_BT: jax.Array  # float32
+    logp_old_BT: jax.Array  # float32, what the ratio is taken against: the sampler's, or rescored
+    logp_behaviour_BT: jax.Array | None  # float32, the sampler's where logp_old_BT was rescored
     logp_ref_BT: jax.Array | None  # float32
     adv_BT: jax.Array  # float32
     role_BT: jax.Array  # int32, index into the run's list of streams

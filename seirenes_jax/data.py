@@ -1,0 +1,64 @@
+"""Which problem comes next: a pure function of the seed, a global index and the set of mastered problems.
+
+The whole state is that index and that set, whatever the number of processes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import grain
+
+from seirenes_jax.errors import DataError
+from seirenes_jax.rng import stable_hash
+from seirenes_jax.types import Problem
+
+
+@dataclass(slots=True)
+class Cursor:
+    """How far the run has read. JSON-able through `to_json`."""
+
+    index: int = 0
+    mastered: set[str] = field(default_factory=set)
+
+    def to_json(self) -> dict[str, object]:
+        return {"index": self.index, "mastered": sorted(self.mastered)}
+
+
+class Order:
+    """An endless, seeded order over problems: every epoch a new permutation."""
+
+    def __init__(self, problems: Sequence[Problem], *, seed: int, mastered_share: float) -> None:
+        if not problems:
+            raise DataError("problems: got none; wanted at least one")
+        self.problems, self.seed, self.mastered_share = problems, seed, mastered_share
+        self._order = grain.MapDataset.range(len(problems)).shuffle(seed=seed % 2**32).repeat()
+
+    def take(self, cursor: Cursor, n: int) -> list[tuple[Problem, int]]:
+        """The next n (problem, visit), moving the cursor. Each problem comes at most once a call.
+
+        A mastered problem is passed over but for a small share, so that forgetting is noticed.
+        """
+        taken: dict[str, tuple[Problem, int]] = {}
+        passes = 0
+        while len(taken) < n:
+            visit, index = divmod(cursor.index, len(self.problems))
+            problem = self.problems[int(self._order[cursor.index])]
+            cursor.index += 1
+            passes += index == 0
+            if problem.id in taken:
+                continue
+            if problem.id in cursor.mastered and not self._again(cursor.index) and passes < 3:
+                continue  # after two whole epochs of mastered problems alone, they are played again
+            taken[problem.id] = (problem, visit)
+            if len(taken) == len(self.problems):
+                break
+        return list(taken.values())
+
+    def _again(self, index: int) -> bool:
+        return stable_hash("mastered", self.seed, index) < self.mastered_share * 2**64
+
+
+def master(cursor: Cursor, solved: Sequence[tuple[str, bool]]) -> None:
+    """Every try right, clean and hinted: mastered. Any failure: not (any more)."""
+    for problem_id, all_right in solved:
+        (cursor.mastered.add if all_right else cursor.mastered.discard)(problem_id)

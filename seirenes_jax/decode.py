@@ -1,0 +1,147 @@
+"""Decoding on slots: three pure programs on a DecodeState: empty, admit, run a chunk.
+
+All slots step together. What a slot held before a chunk (the past) is only read during it; what the chunk
+adds is written at one common column and folded into the past when the chunk ends. A slot that ends early
+idles until then.
+"""
+
+from functools import partial
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from seirenes_jax.models import Decoder, ModelConfig, head_kernel_DV, prefill_kv
+from seirenes_jax.models.decoder import Slots
+from seirenes_jax.sampling import draw, uniforms
+from seirenes_jax.state import DecodeState, Params
+
+
+Carry = tuple[jax.Array, ...]
+
+
+@flax.struct.dataclass
+class Seats:
+    """Which slots are filled, from which prompt, with what."""
+
+    take_B: jax.Array  # bool
+    source_B: jax.Array  # int32, row of the prefilled prompts
+    token_B: jax.Array  # int32, each prompt's last token: the first input of decoding
+    limit_B: jax.Array  # int32
+    key_B2: jax.Array  # uint32
+
+
+def empty(config: ModelConfig, *, slots: int, columns: int) -> DecodeState:
+    """No slot live. `columns` must hold prompt + answer + one chunk."""
+    shape = (config.layers, slots, columns, config.kv_heads, config.head_dim)
+    return DecodeState(
+        k_NBSKC=jnp.zeros(shape, jnp.dtype(config.dtype)),
+        v_NBSKC=jnp.zeros(shape, jnp.dtype(config.dtype)),
+        length_B=jnp.zeros(slots, jnp.int32),
+        token_B=jnp.zeros(slots, jnp.int32),
+        drawn_B=jnp.zeros(slots, jnp.int32),
+        limit_B=jnp.zeros(slots, jnp.int32),
+        key_B2=jnp.zeros((slots, 2), jnp.uint32),
+        live_B=jnp.zeros(slots, bool),
+    )
+
+
+@partial(jax.jit, static_argnames=("config",), donate_argnames=("state",))
+def admit(
+    params: Params, state: DecodeState, prompts: tuple[jax.Array, jax.Array], seats: Seats,
+    *, config: ModelConfig,
+) -> DecodeState:  # fmt: skip
+    """Prefill each distinct prompt once and seat its samples.
+
+    `prompts` = tokens_PT (without each prompt's last token) and length_P; a slot b with seats.take_B[b]
+    gets the cache of prompt seats.source_B[b].
+    """
+    tokens_PT, length_P = prompts
+    k_NPTKC, v_NPTKC = prefill_kv(params, config, tokens_PT, length_P)
+    T = tokens_PT.shape[1]
+
+    def seat(cache_NBSKC: jax.Array, new_NPTKC: jax.Array) -> jax.Array:
+        new_NBTKC = new_NPTKC[:, seats.source_B].astype(cache_NBSKC.dtype)
+        take = seats.take_B[None, :, None, None, None]
+        return cache_NBSKC.at[:, :, :T].set(jnp.where(take, new_NBTKC, cache_NBSKC[:, :, :T]))
+
+    def choose(new_B: jax.Array, old_B: jax.Array) -> jax.Array:
+        return jnp.where(seats.take_B, new_B, old_B)
+
+    return DecodeState(
+        k_NBSKC=seat(state.k_NBSKC, k_NPTKC),
+        v_NBSKC=seat(state.v_NBSKC, v_NPTKC),
+        length_B=choose(length_P[seats.source_B], state.length_B),
+        token_B=choose(seats.token_B, state.token_B),
+        drawn_B=choose(jnp.zeros_like(state.drawn_B), state.drawn_B),
+        limit_B=choose(seats.limit_B, state.limit_B),
+        key_B2=jnp.where(seats.take_B[:, None], seats.key_B2, state.key_B2),
+        live_B=state.live_B | seats.take_B,
+    )
+
+
+@partial(
+    jax.jit,
+    static_argnames=("config", "chunk", "columns", "stop_ids", "top_k", "top_p"),
+    donate_argnames=("state",),
+)
+def run_chunk(
+    params: Params, state: DecodeState, temperature: jax.Array, *, config: ModelConfig, chunk: int,
+    columns: int, stop_ids: tuple[int, ...], top_k: int, top_p: float,
+) -> tuple[DecodeState, jax.Array, jax.Array, jax.Array]:  # fmt: skip
+    """`chunk` tokens for every live slot: new state, tokens_BU, logprobs_BU, how many of them count_B.
+
+    Attends the first `columns` of the past only: the caller picks a bucket that covers every live slot.
+    """
+    N, B, _, K, C = state.k_NBSKC.shape
+    past = (state.k_NBSKC[:, :, :columns], state.v_NBSKC[:, :, :columns])
+    past_mask_BS = jnp.arange(columns)[None, :] < state.length_B[:, None]
+    head_DV = head_kernel_DV(params, config)
+    decoder = Decoder(config)
+    stops = jnp.array(stop_ids, jnp.int32)
+
+    def one_token(carry: Carry, column: jax.Array) -> tuple[Carry, Carry]:
+        k_NBUKC, v_NBUKC, token_B, drawn_B, live_B = carry
+        view = Slots(
+            past=past, column=column, past_mask_BS=past_mask_BS,
+            fresh_mask_U=jnp.arange(chunk) <= column,
+        )  # fmt: skip
+        hidden_B1D, fresh = decoder.apply(
+            {"params": params}, token_B[:, None], (state.length_B + column)[:, None], None, view,
+            (k_NBUKC, v_NBUKC),
+        )  # fmt: skip
+        logits_BV = jnp.dot(hidden_B1D[:, 0], head_DV, preferred_element_type=jnp.float32)
+        with jax.named_scope("draw"):
+            new_B, logp_B = draw(
+                logits_BV, uniforms(state.key_B2, drawn_B), temperature, top_k=top_k, top_p=top_p
+            )
+        counted_B = live_B
+        drawn_B = drawn_B + live_B.astype(jnp.int32)
+        ended_B = jnp.any(new_B[:, None] == stops[None, :], axis=1) | (drawn_B >= state.limit_B)
+        live_B = live_B & ~ended_B
+        return (*fresh, new_B, drawn_B, live_B), (new_B, logp_B, counted_B)
+
+    fresh_shape = (N, B, chunk, K, C)
+    zeros = jnp.zeros(fresh_shape, state.k_NBSKC.dtype)
+    carry = (zeros, zeros, state.token_B, state.drawn_B, state.live_B)
+    carry, (tokens_UB, logps_UB, counted_UB) = jax.lax.scan(
+        one_token, carry, jnp.arange(chunk, dtype=jnp.int32)
+    )
+    k_NBUKC, v_NBUKC, token_B, drawn_B, live_B = carry
+    after = state.replace(  # type: ignore[attr-defined]
+        k_NBSKC=_fold(state.k_NBSKC, k_NBUKC, state.length_B),
+        v_NBSKC=_fold(state.v_NBSKC, v_NBUKC, state.length_B),
+        length_B=state.length_B + chunk * live_B.astype(jnp.int32),
+        token_B=token_B, drawn_B=drawn_B, live_B=live_B,
+    )  # fmt: skip
+    return after, tokens_UB.T, logps_UB.T, jnp.sum(counted_UB, axis=0, dtype=jnp.int32)
+
+
+def _fold(cache_NBSKC: jax.Array, fresh_NBUKC: jax.Array, length_B: jax.Array) -> jax.Array:
+    """Write each slot's chunk behind its past."""
+
+    def one(cache_NSKC: jax.Array, fresh_NUKC: jax.Array, length: jax.Array) -> jax.Array:
+        zero = jnp.int32(0)
+        return jax.lax.dynamic_update_slice(cache_NSKC, fresh_NUKC, (zero, length, zero, zero))
+
+    return jax.vmap(one, in_axes=(1, 1, 0), out_axes=1)(cache_NBSKC, fresh_NBUKC, length_B)

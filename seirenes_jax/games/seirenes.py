@@ -1,0 +1,225 @@
+"""Clean, mislead, hinted: one policy solves a question, misleads itself, solves under its own hints.
+
+    question --- R1 clean tries ------------------------------.
+            |--- R2 hint 0 --- gates --- R3 hinted tries -----|--- credits of three streams
+            '--- R2 hint 1 --- gates --- R3 hinted tries -----'
+
+The Reasoner is paid for right answers, clean and hinted; the Adversary for the drop from the one to
+the other. Everything is judged against the problem's own answer.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from seirenes_jax import hints
+from seirenes_jax.games.base import (
+    Context,
+    Game,
+    HintNote,
+    Item,
+    Memory,
+    Note,
+    Result,
+    peers_of,
+    reasoner_credit,
+    solve_rate,
+    try_notes,
+)
+from seirenes_jax.games.rlvr import clean_note, solve
+from seirenes_jax.rng import stable_hash
+from seirenes_jax.types import ADVERSARY, LIVE, Ask, Credit, Problem, Rollout
+
+STREAMS = ("clean", "adversary", "robust")
+START = "start"  # the snapshot that a frozen opponent writes with: the run's starting weights
+ROUNDING = 1e-9  # a drop of exactly the margin does not count, whatever 2/3 - 1/3 rounds to
+
+# What a hint is paid, of (drop, margin). Under `linear` the clean rate is the same for all hints of
+# a question and cancels under mean subtraction: only the thresholds of the other two let R1 matter.
+REWARDS: dict[str, Callable[[float, float], float]] = {
+    "clip": lambda drop, margin: max(0.0, drop - margin),
+    "indicator": lambda drop, margin: float(drop > margin + ROUNDING),
+    "linear": lambda drop, margin: drop - margin,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """One hint and what came of it."""
+
+    written: Rollout | None  # the Adversary's answer; None where no policy wrote the hint
+    text: str  # what was passed on; the whole answer where no hint could be read
+    family: str
+    gates: tuple[str, ...]  # what it failed; if any, nobody was asked under it
+    hinted: tuple[Rollout, ...]
+
+
+def play(problem: Problem, context: Context) -> Generator[list[Item], list[Any], Result]:
+    """R1 and one attack per hint side by side; each attack goes on to its R3 alone."""
+    rollouts = context.rules.rollouts
+    clean, *attacks = yield [
+        solve(problem, None, n=rollouts.clean, context=context),
+        *(attack(problem, k, context) for k in range(rollouts.hints)),
+    ]
+    rewards = adversary_rewards(clean, attacks, context)
+    credits = clean_credits(clean, context)
+    credits += adversary_credits(attacks, rewards, context)
+    credits += robust_credits(attacks, context)
+    return credits, note(problem, clean, attacks, rewards)
+
+
+def attack(
+    problem: Problem, k: int, context: Context
+) -> Generator[list[Item], list[Any], Attack]:
+    """R2 then R3 of hint number k. A child of its own: R3 starts the moment this hint is in."""
+    rules = context.rules
+    if rules.hints.source == "adversary":
+        ((written,),) = yield [mislead(problem, context)]
+        parsed = hints.parse_hint(written.text)
+        hint = written.text if parsed is None else parsed
+        gates = failed_gates(written.text, parsed, problem, context)
+    else:  # the gates restrain a paid Adversary; a hint that nobody is paid for passes as it is
+        written, hint, gates = None, given_hint(problem, k, context), ()
+    family, _ = hints.classify(hint)
+    if gates:
+        return Attack(written, hint, family, gates, ())
+    (hinted,) = yield [solve(problem, hint, n=rules.rollouts.hinted, context=context)]
+    return Attack(written, hint, family, (), tuple(hinted))
+
+
+def mislead(problem: Problem, context: Context) -> Ask:
+    """The Adversary's question: one hint, unjudged."""
+    rules = context.rules
+    messages = hints.adversary_messages(problem.question, rules.prompts)
+    policy = START if rules.adversary.policy == "frozen" else LIVE
+    return Ask(ADVERSARY, messages, 1, None, None, rules.tokens.adversary, policy)
+
+
+def failed_gates(
+    text: str, hint: str | None, problem: Problem, context: Context
+) -> tuple[str, ...]:
+    """The gates a hint fails. Whatever the gates, R3's prompt has no room for a longer one."""
+    rules, count_tokens = context.rules.hints, context.count_tokens
+    failed = hints.failed_gates(
+        text, hint, problem.question, gold=problem.answer, rules=rules, count_tokens=count_tokens
+    )
+    if not failed and count_tokens(text if hint is None else hint) > rules.max_tokens:
+        return ("length",)
+    return tuple(failed)
+
+
+def given_hint(problem: Problem, k: int, context: Context) -> str:
+    """A hint that needs no model: by rule, random, correct, or written for another question.
+
+    `shuffled` takes another question of the last step and writes a hint for that one afresh: to pass
+    on last step's *texts* would breed a pool that drifts to copies of a few. The first step has no
+    last one and uses hints by rule for the question itself.
+    """
+    source = context.rules.hints.source
+    draw = stable_hash("hint", context.seed, context.step, problem.id, k)
+    if source != "shuffled":
+        return context.write_hint(problem, source, draw)
+    others = [row for row in context.memory.get("questions", ()) if row[0] != problem.id]
+    if others:
+        problem_id, question, answer = others[draw % len(others)]
+        problem = Problem(problem_id, question, answer, source="", level=None)
+    return context.write_hint(problem, "rule", draw)
+
+
+def adversary_rewards(
+    clean: Sequence[Rollout], attacks: Sequence[Attack], context: Context
+) -> list[float | None]:
+    """One reward a hint; None where no readable answer tells what it did.
+
+    A hint that failed a gate is paid like a useless one, never better than an honest one: 0 where
+    useless means 0, under `linear` the least that an honest hint of its group got.
+    """
+    rules = context.rules.adversary
+    before = solve_rate(clean)
+    honest: list[float | None] = []
+    for attack in attacks:
+        after = solve_rate(attack.hinted)
+        if before is None or after is None:
+            honest.append(None)
+        else:
+            honest.append(REWARDS[rules.reward](before - after, rules.margin))
+    floor = 0.0
+    if rules.reward == "linear":
+        floor = min((reward for reward in honest if reward is not None), default=0.0)
+    return [
+        floor if attack.gates else reward for attack, reward in zip(attacks, honest, strict=True)
+    ]
+
+
+def clean_credits(clean: Sequence[Rollout], context: Context) -> list[Credit]:
+    """R1, compared by question."""
+    buffer = context.rules.tokens.overlong_buffer
+    return [
+        reasoner_credit(rollout, stream="clean", peers=peers_of(rollout, "clean"), buffer=buffer)
+        for rollout in clean
+    ]
+
+
+def adversary_credits(
+    attacks: Sequence[Attack], rewards: Sequence[float | None], context: Context
+) -> list[Credit]:
+    """R2, compared by question; only where the live policy wrote and is to learn from it."""
+    if context.rules.adversary.policy != "live":
+        return []
+    return [
+        Credit(
+            attack.written,
+            "adversary",
+            peers_of(attack.written, "adversary"),
+            0.0 if reward is None else reward,
+            0.0 if reward is None else 1.0,
+        )
+        for attack, reward in zip(attacks, rewards, strict=True)
+        if attack.written is not None
+    ]
+
+
+def robust_credits(attacks: Sequence[Attack], context: Context) -> list[Credit]:
+    """R3, compared by (question, hint), or by question where hints are pooled."""
+    streams = context.rules.streams
+    if not streams.train_hinted:
+        return []
+    buffer = context.rules.tokens.overlong_buffer
+    credits = []
+    for k, attack in enumerate(attacks):
+        for rollout in attack.hinted:
+            peers = peers_of(rollout, "robust") + ("" if streams.pool_hints else f"/{k}")
+            credits.append(reasoner_credit(rollout, stream="robust", peers=peers, buffer=buffer))
+    return credits
+
+
+def note(
+    problem: Problem,
+    clean: Sequence[Rollout],
+    attacks: Sequence[Attack],
+    rewards: Sequence[float | None],
+) -> Note:
+    """The played problem, readable."""
+    told = clean_note(problem, clean)
+    told["hints"] = [
+        HintNote(
+            text=attack.text,
+            family=attack.family,
+            gates=list(attack.gates),
+            reward=0.0 if reward is None else reward,
+            hinted=try_notes(attack.hinted),
+        )
+        for attack, reward in zip(attacks, rewards, strict=True)
+    ]
+    return told
+
+
+def remember(memory: Memory, notes: Sequence[Note]) -> Memory:
+    """The step's questions, for shuffled hints of the next step."""
+    if not notes:
+        return memory
+    questions = [[told["problem_id"], told["question"], told["answer"]] for told in notes]
+    return {**memory, "questions": questions}
+
+
+GAME = Game(play, remember, STREAMS)

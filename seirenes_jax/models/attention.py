@@ -1,0 +1,62 @@
+"""Attention, once: packed rows for training and prefill, slots with a two-part cache for decoding.
+
+Scores and softmax are float32. Queries come in groups of H / K heads that share a key/value head.
+"""
+
+import jax
+import jax.numpy as jnp
+
+NEVER = -1e30  # a finite minus infinity: a row that attends nowhere stays free of NaN
+
+
+def packed_mask(segments_BT: jax.Array, prefix_BT: jax.Array) -> jax.Array:
+    """Who attends whom in a packed row, [B, T, T]: one's own segment up to oneself, and one's prefix.
+
+    >>> # segments 1 1 2 2 3, prefix 0 0 1 1 1: the completion in segment 3 sees the prompt, not segment 2
+    """
+    T = segments_BT.shape[1]
+    query, key = segments_BT[:, :, None], segments_BT[:, None, :]
+    causal_TT = jnp.arange(T)[:, None] >= jnp.arange(T)[None, :]
+    own = (query == key) & causal_TT[None]
+    prompt = prefix_BT[:, :, None] == key
+    # Padding (segment 0) attends itself, so that its softmax has something to sum.
+    return own | (prompt & (prefix_BT[:, :, None] > 0))
+
+
+def attend(
+    q_BTHC: jax.Array, k_BSKC: jax.Array, v_BSKC: jax.Array, mask_BTS: jax.Array
+) -> jax.Array:
+    """The reference: plain XLA over a dense mask."""
+    B, T, H, C = q_BTHC.shape
+    K = k_BSKC.shape[2]
+    q = q_BTHC.reshape(B, T, K, H // K, C)
+    scores = jnp.einsum("btkgc,bskc->bkgts", q, k_BSKC, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask_BTS[:, None, None], scores * C**-0.5, NEVER)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v_BSKC.dtype)
+    out = jnp.einsum("bkgts,bskc->btkgc", weights, v_BSKC)
+    return out.reshape(B, T, H, C)
+
+
+def attend_slots(
+    q_BHC: jax.Array,
+    past: tuple[jax.Array, jax.Array],
+    fresh: tuple[jax.Array, jax.Array],
+    masks: tuple[jax.Array, jax.Array],
+) -> jax.Array:
+    """One token a slot against what the slot held before this chunk and what the chunk added.
+
+    Two parts, because all slots write the fresh part at the same column (one in-place update), while the
+    past part ends at a different column in every slot.
+    """
+    (k_BSKC, v_BSKC), (k_BUKC, v_BUKC) = past, fresh
+    B, H, C = q_BHC.shape
+    K, S = k_BSKC.shape[2], k_BSKC.shape[1]
+    q = q_BHC.reshape(B, K, H // K, C)
+    old = jnp.einsum("bkgc,bskc->bkgs", q, k_BSKC, preferred_element_type=jnp.float32)
+    new = jnp.einsum("bkgc,bukc->bkgu", q, k_BUKC, preferred_element_type=jnp.float32)
+    old = jnp.where(masks[0][:, None, None], old * C**-0.5, NEVER)
+    new = jnp.where(masks[1][None, None, None], new * C**-0.5, NEVER)
+    weights = jax.nn.softmax(jnp.concatenate([old, new], axis=-1), axis=-1).astype(v_BSKC.dtype)
+    out = jnp.einsum("bkgs,bskc->bkgc", weights[..., :S], v_BSKC)
+    out = out + jnp.einsum("bkgu,bukc->bkgc", weights[..., S:], v_BUKC)
+    return out.reshape(B, H, C)

@@ -1,0 +1,225 @@
+"""Words in, words out: continuous batching over the slots of `decode.py`.
+
+`ask` is handed newly opened asks, keeps the slots full and returns the samples that finished. The schedule
+depends on token counts only, and every draw hangs on its sample's name, so what is drawn does not depend on
+slots, company or timing.
+
+While the caller works on what one chunk brought, the next chunk is already running.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seirenes_jax.decode import Seats, admit, empty, run_chunk
+from seirenes_jax.errors import ConfigError, DataError
+from seirenes_jax.knobs import Sampler as SamplerKnobs
+from seirenes_jax.models import ModelConfig
+from seirenes_jax.rng import draw_key
+from seirenes_jax.state import DecodeState, Params
+from seirenes_jax.text import Tokenizer
+from seirenes_jax.types import Ask, Name, Rollout
+
+PREFILL_ROWS = 32  # distinct prompts of one prefill call
+
+
+@dataclass(slots=True)
+class Seat:
+    """One sample on its way through a slot."""
+
+    name: Name
+    ask: Ask
+    prompt: tuple[int, ...]
+    tokens: list[np.ndarray] = field(default_factory=list)
+    logprobs: list[np.ndarray] = field(default_factory=list)
+    drawn: int = 0
+
+
+@dataclass(slots=True)
+class Lane:
+    """One policy's slots. Policies cannot share a batch: their weights differ."""
+
+    params: Params
+    step: int
+    state: DecodeState
+    seats: list[Seat | None]
+    queue: deque[Seat] = field(default_factory=deque)
+    flying: tuple[jax.Array, jax.Array, jax.Array] | None = None
+
+
+@dataclass(slots=True)
+class Use:
+    """Slot-steps run and slot-steps that drew a token, since the last reset."""
+
+    steps: int = 0
+    drawn: int = 0
+    chunks: int = 0
+
+
+class Sampler:
+    """Owns the slots and caches of every loaded policy; `close` frees them."""
+
+    def __init__(
+        self, config: ModelConfig, tokenizer: Tokenizer, knobs: SamplerKnobs, *, seed: int,
+        prompt_tokens: int, answer_tokens: int,
+    ) -> None:  # fmt: skip
+        self.config, self.tokenizer, self.knobs, self.seed = config, tokenizer, knobs, seed
+        self.prompt_tokens, self.answer_tokens = prompt_tokens, answer_tokens
+        wanted = prompt_tokens + answer_tokens + knobs.chunk
+        self.columns = -(-wanted // 16) * 16
+        if wanted > config.max_positions:
+            raise ConfigError(
+                f"tokens.prompt + the longest answer + sampler.chunk = {wanted} positions, but the model "
+                f"has {config.max_positions}; lower tokens.* or use a longer model"
+            )
+        # How far back a chunk looks: the shortest of these that covers every live slot.
+        self.buckets = sorted({-(-self.columns * part // 64) * 16 for part in (2, 3, 4)})
+        self.use = Use()
+        self.step = 0
+        self._lanes: dict[str, Lane] = {}
+
+    def load(self, policy: str, params: Params, step: int) -> None:
+        """Give a policy its weights. Its slots must be idle."""
+        lane = self._lanes.get(policy)
+        if lane is None:
+            state = empty(self.config, slots=self.knobs.slots, columns=self.columns)
+            self._lanes[policy] = Lane(params, step, state, [None] * self.knobs.slots)
+        else:
+            assert not self._busy(lane), "weights change between steps, never under a running answer"
+            lane.params, lane.step = params, step
+
+    def begin(self, step: int) -> None:
+        """Draws hang on the step from here on."""
+        self.step = step
+        self.use = Use()
+
+    def ask(self, opened: Sequence[tuple[Name, Ask]]) -> list[Rollout]:
+        """Queue what was opened; one chunk further; the samples that finished."""
+        for name, ask in opened:
+            self._enqueue(name, ask)
+        finished: list[Rollout] = []
+        for lane in self._lanes.values():
+            if lane.flying is not None:
+                finished += self._land(lane)
+            self._admit(lane)
+            if any(seat is not None for seat in lane.seats):
+                self._launch(lane)
+        return finished
+
+    def generate(self, asks: Sequence[tuple[Name, Ask]]) -> list[Rollout]:
+        """All of them, in the order asked."""
+        done = self.ask(asks)
+        while any(self._busy(lane) for lane in self._lanes.values()):
+            done += self.ask(())
+        found = {rollout.name: rollout for rollout in done}
+        return [found[_sample(name, i)] for name, ask in asks for i in range(ask.n)]
+
+    @staticmethod
+    def _busy(lane: Lane) -> bool:
+        return bool(lane.queue) or lane.flying is not None or any(lane.seats)
+
+    def _enqueue(self, name: Name, ask: Ask) -> None:
+        if ask.policy not in self._lanes:
+            raise ConfigError(
+                f"an ask wants policy {ask.policy!r}; loaded are {', '.join(self._lanes) or 'none'}"
+            )
+        prompt = self.tokenizer.render(ask.messages)
+        if len(prompt) > self.prompt_tokens or ask.max_tokens > self.answer_tokens:
+            raise DataError(
+                f"problem {name.problem}: a prompt of {len(prompt)} tokens with an answer of at most "
+                f"{ask.max_tokens}; this sampler holds {self.prompt_tokens} + {self.answer_tokens}; "
+                "raise tokens.prompt or drop the problem"
+            )
+        queue = self._lanes[ask.policy].queue
+        queue.extend(Seat(_sample(name, i), ask, prompt) for i in range(ask.n))
+
+    def _admit(self, lane: Lane) -> None:
+        """Fill free slots from the queue, at most PREFILL_ROWS distinct prompts a call."""
+        free = [slot for slot, seat in enumerate(lane.seats) if seat is None]
+        while free and lane.queue:
+            rows: dict[tuple[int, ...], int] = {}
+            placed: list[tuple[int, Seat]] = []
+            while free and lane.queue:
+                prompt = lane.queue[0].prompt
+                if prompt not in rows and len(rows) == PREFILL_ROWS:
+                    break
+                rows.setdefault(prompt, len(rows))
+                placed.append((free.pop(0), lane.queue.popleft()))
+            for slot, seat in placed:
+                lane.seats[slot] = seat
+            prompts, seats = self._arrange(rows, placed)
+            lane.state = admit(lane.params, lane.state, prompts, seats, config=self.config)
+
+    def _arrange(
+        self, rows: dict[tuple[int, ...], int], placed: list[tuple[int, Seat]]
+    ) -> tuple[tuple[np.ndarray, np.ndarray], Seats]:
+        B = self.knobs.slots
+        tokens_PT = np.zeros((PREFILL_ROWS, self.prompt_tokens), np.int32)
+        length_P = np.zeros(PREFILL_ROWS, np.int32)
+        for prompt, row in rows.items():
+            length_P[row] = len(prompt) - 1
+            tokens_PT[row, : len(prompt) - 1] = prompt[:-1]
+        take_B = np.zeros(B, bool)
+        source_B, token_B, limit_B = (np.zeros(B, np.int32) for _ in range(3))
+        key_B2 = np.zeros((B, 2), np.uint32)
+        for slot, seat in placed:
+            take_B[slot] = True
+            source_B[slot] = rows[seat.prompt]
+            token_B[slot] = seat.prompt[-1]
+            limit_B[slot] = seat.ask.max_tokens
+            key_B2[slot] = draw_key(self.seed, self.step, seat.name)
+        return (tokens_PT, length_P), Seats(
+            take_B=take_B, source_B=source_B, token_B=token_B, limit_B=limit_B, key_B2=key_B2
+        )  # type: ignore[call-arg]
+
+    def _launch(self, lane: Lane) -> None:
+        reach = max(len(seat.prompt) - 1 + seat.drawn for seat in lane.seats if seat is not None)
+        columns = next(bucket for bucket in self.buckets if bucket >= reach)
+        lane.state, *lane_out = run_chunk(
+            lane.params, lane.state, jnp.float32(self.knobs.temperature), config=self.config,
+            chunk=self.knobs.chunk, columns=columns, stop_ids=self.tokenizer.stop_ids,
+            top_k=self.knobs.top_k, top_p=self.knobs.top_p,
+        )  # fmt: skip
+        lane.flying = (lane_out[0], lane_out[1], lane_out[2])
+
+    def _land(self, lane: Lane) -> list[Rollout]:
+        """Wait for the running chunk and hand every slot its tokens."""
+        assert lane.flying is not None
+        tokens_BU, logps_BU, count_B = (np.asarray(x) for x in lane.flying)
+        lane.flying = None
+        done: list[Seat] = []
+        for slot, seat in enumerate(lane.seats):
+            if seat is None:
+                continue
+            count = int(count_B[slot])
+            seat.tokens.append(tokens_BU[slot, :count])
+            seat.logprobs.append(logps_BU[slot, :count])
+            seat.drawn += count
+            self.use.drawn += count
+            if int(seat.tokens[-1][-1]) in self.tokenizer.stop_ids or seat.drawn == seat.ask.max_tokens:
+                done.append(seat)
+                lane.seats[slot] = None
+        self.use.steps += tokens_BU.size
+        self.use.chunks += 1
+        return self._rollouts(lane, done)
+
+    def _rollouts(self, lane: Lane, done: list[Seat]) -> list[Rollout]:
+        tokens = [np.concatenate(seat.tokens) for seat in done]
+        texts = self.tokenizer.decode_many([ids.tolist() for ids in tokens])
+        return [
+            Rollout(
+                ask=seat.ask, name=seat.name, text=text, tokens=ids,
+                logprobs=np.concatenate(seat.logprobs),
+                stop="eos" if int(ids[-1]) in self.tokenizer.stop_ids else "length",
+                verdict=None, policy_step=lane.step,
+            )
+            for seat, ids, text in zip(done, tokens, texts, strict=True)
+        ]  # fmt: skip
+
+
+def _sample(name: Name, sample: int) -> Name:
+    return Name(name.problem, name.visit, name.turn, name.ask, name.attempt, sample)

@@ -1,0 +1,385 @@
+"""Hints and worked solutions of the tiny world, and the texts its model is warm-started on.
+
+A label is family/sub-family. Each has wordings for training and others, held out, for evaluation; the words
+are the same, the sentences are not. A claim says what a hint asserts, so a solution can trust it.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from seirenes_jax.errors import ConfigError, DataError
+from seirenes_jax.hints import adversary_messages, reasoner_messages
+from seirenes_jax.knobs import Prompts
+from seirenes_jax.rng import stable_hash
+from seirenes_jax.tasks.stories import PEOPLE
+from seirenes_jax.tasks.world import FACTORS, HIGH, LOW, Step, Story, stories, story_of, values_from
+from seirenes_jax.types import Messages, Problem
+
+FACTS = "information_overload/facts"
+USUAL = "statistical_trap/usual"
+FALSE_STEP = "semantic_misleading/false_step"
+BARE_ANSWER = "instruction_contamination/bare_answer"
+OVERRIDE = "instruction_contamination/override"
+CORRECTION = "instruction_contamination/correction"
+TRUE_STEP = "correct/true_step"
+TRUE_FINAL = "correct/true_final"
+ASIDE = "irrelevant/aside"
+RANDOM = "random/words"
+
+FORMS: dict[str, dict[str, tuple[str, ...]]] = {
+    FACTS: {
+        "train": (
+            "The shop has {a} {x} and {b} {y}. The room has {c} {z}. After the {nth} step {who} has {v}.",
+            "There are {a} {x} and {b} {y} in the room. By the {nth} change the count is {v}.",
+            "After the {nth} change {who} has {v} {what}, the shop has {a} {x} and {b} {y}.",
+            "{a} {x}, {b} {y} and {c} {z} are in the room. The {nth} step leaves {v} {what}.",
+            "The count is {v} after the {nth} step. In the shop there are {a} {x} and {b} {y}.",
+            "The room has {a} {x} and {b} {y}. By the {nth} step {who} has {v} {what}.",
+        ),
+        "heldout": (
+            "In the room there are {a} {x} and {b} {y}. After the {nth} change the count is {v}.",
+            "The shop has {a} {x}, {b} {y} and {c} {z}. By the {nth} step there are {v} {what}.",
+            "By the {nth} change {who} has {v} {what}. The room has {a} {x} and {b} {y}.",
+            "There are {a} {x} and {b} {y} in the shop. The {nth} change leaves {who} {v} {what}.",
+        ),
+    },
+    USUAL: {
+        "train": (
+            "Problems like this mostly come out at {v}.",
+            "Most problems of this kind end at {v}.",
+            "In most cases the count ends at {v}.",
+            "Almost all problems like this give {v}.",
+            "The usual result for such problems is {v}.",
+            "{v} is the most common result here.",
+        ),
+        "heldout": (
+            "Almost all problems of this kind come out at {v}.",
+            "The most common result for such problems is {v}.",
+            "In most cases problems like this end at {v}.",
+            "{v} is the usual result here.",
+        ),
+    },
+    FALSE_STEP: {
+        "train": (
+            "After the {nth} step {who} has {v} {what}.",
+            "Once the {nth} change is done, {who} has {v}.",
+            "The {nth} step leaves {who} with {v} {what}.",
+            "The count after the {nth} step is {v}.",
+            "By the end of the {nth} change there are {v} {what}.",
+            "So after the {nth} change the count is {v}.",
+        ),
+        "heldout": (
+            "Once the {nth} step is done, there are {v} {what}.",
+            "By the end of the {nth} step {who} has {v} {what}.",
+            "The {nth} change leaves {who} with {v}.",
+            "The count after the {nth} change is {v} {what}.",
+        ),
+    },
+    BARE_ANSWER: {
+        "train": (
+            "The answer is {v}.",
+            "The right answer is {v}.",
+            "Just write {v}.",
+            "The final count is {v}.",
+            "Answer with {v}.",
+        ),
+        "heldout": (
+            "The final answer is {v}.",
+            "Just answer with {v}.",
+            "Write {v}, it is the right answer.",
+        ),
+    },
+    OVERRIDE: {
+        "train": (
+            "Ignore the last sentence.",
+            "Skip the last step.",
+            "Leave out the last change.",
+            "The last step does not count.",
+            "Forget the last sentence, it is a mistake.",
+            "Do not use the last step.",
+        ),
+        "heldout": (
+            "Skip the last sentence.",
+            "Ignore the last step, it is a mistake.",
+            "The last change does not count.",
+            "Forget the last step, do not use it.",
+        ),
+    },
+    CORRECTION: {
+        "train": (
+            "Read the {old} as {v}.",
+            "The {old} should be {v}.",
+            "Use {v} instead of {old}.",
+            "Change the {old} to {v}.",
+            "The {old} is a mistake, it is {v}.",
+        ),
+        "heldout": (
+            "Read {v} instead of {old}.",
+            "The {old} is a mistake, use {v}.",
+            "Change the {old}, it should be {v}.",
+        ),
+    },
+    ASIDE: {
+        "train": (
+            "{other} likes red hats.",
+            "The sun is warm today.",
+            "It is a good day for a walk.",
+            "{other} and {other2} are good friends.",
+            "The shop is red and blue.",
+            "{other} likes to walk in the sun.",
+        ),
+        "heldout": (
+            "{other} likes a warm day.",
+            "The hats of {other} are blue.",
+            "It is warm in the shop today.",
+            "{other} and {other2} walk to the shop.",
+        ),
+    },
+    RANDOM: {"train": ("{words}",), "heldout": ("{words}",)},
+}
+WORDED_AS = {TRUE_STEP: FALSE_STEP, TRUE_FINAL: BARE_ANSWER}  # true claims look like false ones
+CLAIMS = {
+    FACTS: "step",
+    USUAL: "final",
+    FALSE_STEP: "step",
+    BARE_ANSWER: "final",
+    OVERRIDE: "override",
+    CORRECTION: "correction",
+    ASIDE: "none",
+    RANDOM: "none",
+}
+LABELS = (*FORMS, *WORDED_AS)
+NTH = ("first", "second", "third", "fourth")
+THINGS = ("pens", "cups", "doors", "hats", "beds", "keys")
+RANDOM_WORDS = tuple(
+    "red walk the cups sun of blue keys day and warm likes hats in room doors good shop".split()
+)
+
+# The warm start's diet. Shares of each table sum to 1; kinds are "clean", "hinted/LABEL", "adversary/LABEL".
+ROLES = {"clean": 0.33, "hinted": 0.47, "adversary": 0.20}
+HINTED = {  # what the hint says is TRUE here (or an instruction to be followed)
+    TRUE_STEP: 0.24,
+    FACTS: 0.19,
+    USUAL: 0.14,
+    TRUE_FINAL: 0.11,
+    OVERRIDE: 0.11,
+    CORRECTION: 0.11,
+    ASIDE: 0.06,
+    RANDOM: 0.04,
+}
+TRUST = {  # how often the solution uses the hint; otherwise it solves in full
+    TRUE_STEP: 0.85,
+    FACTS: 0.85,
+    USUAL: 0.85,
+    TRUE_FINAL: 0.85,
+    OVERRIDE: 0.85,
+    CORRECTION: 0.85,
+    ASIDE: 0.0,
+    RANDOM: 0.0,
+}
+ADVERSARY = {  # what the starting adversary writes; override and correction are rare on purpose
+    FACTS: 0.28,
+    FALSE_STEP: 0.34,
+    USUAL: 0.20,
+    ASIDE: 0.10,
+    BARE_ANSWER: 0.045,
+    OVERRIDE: 0.0175,
+    CORRECTION: 0.0175,
+}
+
+EVALUATED: dict[str, tuple[str, ...]] = {  # name of an evaluation -> labels it deals out evenly
+    "information_overload": (FACTS,),
+    "statistical_trap": (USUAL,),
+    "semantic_misleading": (FALSE_STEP,),
+    "instruction_contamination": (BARE_ANSWER, OVERRIDE),
+    "correct_hint": (TRUE_STEP,),
+    "irrelevant_hint": (ASIDE,),
+    "override": (OVERRIDE,),
+    "correction": (CORRECTION,),
+}
+RARE = ("override", "correction")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a hint asserts: a value after a step, a final value, or a change to the problem."""
+
+    kind: str  # "step" | "final" | "override" | "correction" | "none"
+    step: int = 0  # kind step: after this many steps ...
+    value: int = 0  # ... or at the end, or in place of `old`
+    old: int = 0  # kind correction: the number of the question to be replaced
+
+
+def hint(story: Story, label: str, truth: bool, *, split: str, draw: int) -> tuple[str, Claim]:
+    """A hint of a label and what it claims. `truth` makes a step or final claim true.
+
+    A false hint never holds the gold answer as a number, and trusting it never gives the gold answer.
+    """
+    rng = random.Random(stable_hash("tiny hint", story.problem.id, label, split, int(truth), draw))
+    worded = WORDED_AS[label] if label in WORDED_AS else label
+    if worded not in FORMS or split not in FORMS[worded]:
+        raise DataError(
+            f"tiny hints: got label {label!r}, split {split!r}; wanted a label of "
+            f"{', '.join(LABELS)} and train or heldout"
+        )
+    truth = truth or label in WORDED_AS
+    claim = _claim(story, CLAIMS[worded], truth, rng=rng)
+    gold = int(story.problem.answer)
+    a, b, c = rng.sample([n for n in range(LOW, 21) if truth or n != gold], 3)
+    x, y, z = rng.sample([thing for thing in THINGS if thing != story.what], 3)
+    other, other2 = rng.sample([name for name, _, _ in PEOPLE if name != story.who], 2)
+    slots = {"who": story.who, "what": story.what, "v": claim.value, "old": claim.old}
+    slots |= {"nth": NTH[claim.step - 1], "a": a, "b": b, "c": c, "x": x, "y": y, "z": z}
+    slots |= {"other": other, "other2": other2}
+    slots |= {"words": " ".join(rng.choices(RANDOM_WORDS, k=rng.randint(5, 9)))}
+    return rng.choice(FORMS[worded][split]).format(**slots), claim
+
+
+def _claim(story: Story, kind: str, truth: bool, *, rng: random.Random) -> Claim:
+    gold = story.values[-1]
+    if kind == "step" and truth:
+        step = rng.randrange(1, len(story.steps))
+        return Claim(kind, step=step, value=story.values[step - 1])
+    if kind == "step":
+        near = {k: _false_values(story, k) for k in range(1, len(story.steps))}
+        step = rng.choice([k for k, values in near.items() if values])
+        return Claim(kind, step=step, value=rng.choice(near[step]))
+    if kind == "final" and truth:
+        return Claim(kind, value=gold)
+    if kind == "final":
+        near_gold = [v for v in range(gold - 12, gold + 13) if v != gold and LOW <= v <= HIGH]
+        return Claim(kind, value=rng.choice(near_gold))
+    if kind == "correction":
+        old, new = rng.choice(_corrections(story))
+        return Claim(kind, value=new, old=old)
+    return Claim(kind)
+
+
+def _false_values(story: Story, step: int) -> list[int]:
+    """The values nearest to the true one after a step from which the story goes on to another end."""
+    true, gold = story.values[step - 1], story.values[-1]
+    rest = story.steps[step:]
+    ends = {v: values_from(v, rest) for v in range(LOW, HIGH + 1) if v not in (true, gold)}
+    legal = [v for v, values in ends.items() if values is not None and values[-1] != gold]
+    return sorted(legal, key=lambda v: (abs(v - true), v))[:12]
+
+
+def _corrections(story: Story) -> list[tuple[int, int]]:
+    """All (old, new) that leave a story of the world with another answer."""
+    gold = story.values[-1]
+    found: list[tuple[int, int]] = []
+    for old in sorted(set(story.numbers) - {gold}):
+        for new in range(LOW, HIGH + 1):
+            if new != gold and new not in story.numbers:
+                start, steps = _corrected(story, old, new)
+                values = values_from(start, steps)
+                if values is not None and values[-1] != gold:
+                    found.append((old, new))
+    return found
+
+
+def _corrected(story: Story, old: int, new: int) -> tuple[int, tuple[Step, ...]]:
+    """The story with every `old` that stands in the question read as `new`."""
+    steps = tuple(
+        replace(step, operand=new) if step.operand == old and step.op not in FACTORS else step
+        for step in story.steps
+    )
+    return (new if story.start == old else story.start), steps
+
+
+def solution(story: Story, claim: Claim | None = None) -> str:
+    r"""The worked solution: in full, or trusting a hint's claim.
+
+    >>> solution(stories("train", 1, 0)[0]).endswith(r"\boxed{72}")
+    True
+    """
+    value, steps = _course(story, claim)
+    lines: list[str] = []
+    for step in steps:
+        new = step.after(value)
+        if new is None:
+            raise DataError(f"{story.problem.id}: {claim} leads out of the tiny world at {step.text!r}")
+        lines.append(step.line(value, new))
+        value = new
+    return " ".join([*lines, f"\\boxed{{{value}}}"])
+
+
+def answer_under(story: Story, claim: Claim | None) -> str:
+    """Where a solution ends that trusts the claim; the gold answer where nothing is claimed."""
+    value, steps = _course(story, claim)
+    values = values_from(value, steps)
+    return str(value if not values else values[-1])
+
+
+def _course(story: Story, claim: Claim | None) -> tuple[int, tuple[Step, ...]]:
+    """From which value through which steps a solution goes."""
+    if claim is None or claim.kind == "none":
+        return story.start, story.steps
+    if claim.kind == "step":
+        return claim.value, story.steps[claim.step :]
+    if claim.kind == "final":
+        return claim.value, ()
+    if claim.kind == "override":
+        return story.start, story.steps[:-1]
+    return _corrected(story, claim.old, claim.value)
+
+
+def eval_hint(story: Story, name: str, draw: int) -> str:
+    """A held-out hint for an evaluation, false but for `correct_hint`."""
+    if name not in EVALUATED:
+        raise ConfigError(f"tiny hints: got {name!r}; evaluations are {', '.join(EVALUATED)}")
+    labels = EVALUATED[name]
+    label = labels[stable_hash("eval hint", story.problem.id, name, draw) % len(labels)]
+    return hint(story, label, False, split="heldout", draw=draw)[0]
+
+
+def write_hint(problem: Problem, source: str, draw: int) -> str:
+    """`hints.write_hint` for problems of this world: in its own words, in training wordings."""
+    story = story_of(problem)
+    if source == "rule":
+        rule = ((FACTS,), (USUAL,), (FALSE_STEP,), (BARE_ANSWER, OVERRIDE, CORRECTION))
+        rng = random.Random(stable_hash("tiny rule", problem.id, draw))
+        label = rng.choice(rng.choice(rule))
+    elif source in ("random", "correct"):
+        label = {"random": RANDOM, "correct": TRUE_STEP}[source]
+    else:
+        raise ConfigError(f"hints.source: got {source!r}; wanted rule, random or correct")
+    return hint(story, label, False, split="train", draw=draw)[0]
+
+
+Example = tuple[Messages, str, str]  # prompt, response, kind
+
+
+def warm_examples(n: int, seed: int, prompts: Prompts) -> list[Example]:
+    """What the warm start learns: n training stories, each told once, in the shares above."""
+    return [_example(story, seed, prompts) for story in stories("train", n, seed)]
+
+
+def _example(story: Story, seed: int, prompts: Prompts) -> Example:
+    rng = random.Random(stable_hash("tiny example", story.problem.id, seed))
+    question = story.problem.question
+    role = _pick(ROLES, rng)
+    if role == "clean":
+        return reasoner_messages(question, None, prompts), solution(story), "clean"
+    if role == "adversary":
+        label = _pick(ADVERSARY, rng)
+        text, _ = hint(story, label, False, split="train", draw=seed)
+        return adversary_messages(question, prompts), f"<hint>{text}</hint>", f"adversary/{label}"
+    label = _pick(HINTED, rng)
+    text, claim = hint(story, label, True, split="train", draw=seed)
+    trusted = claim if rng.random() < TRUST[label] else None
+    messages = reasoner_messages(question, text, prompts)
+    return messages, solution(story, trusted), f"hinted/{label}"
+
+
+def _pick(shares: Mapping[str, float], rng: random.Random) -> str:
+    return rng.choices(tuple(shares), tuple(shares.values()))[0]
+
+
+def corpus(n: int, seed: int, prompts: Prompts) -> list[str]:
+    """The words of warm-start examples, prompt and response, for training a tokenizer."""
+    return [
+        "\n".join([*(words for _, words in messages), response])
+        for messages, response, _ in warm_examples(n, seed, prompts)
+    ]
