@@ -116,22 +116,27 @@ def _size(group: Sequence[Piece]) -> int:
 
 
 def lay_out(rows: Sequence[Row], plan: Plan) -> list[TrainBatch]:
-    """Rows -> micro-batches of batch.rows x batch.row_tokens; missing rows are padding of weight 0."""
-    B, T = plan.batch.rows, plan.batch.row_tokens
-    micros: list[TrainBatch] = []
-    for start in range(0, len(rows), B):
-        ints = {k: np.zeros((B, T), np.int32) for k in ("tok", "tgt", "pos", "seg", "pre", "role")}
-        reals = {k: np.zeros((B, T), np.float32) for k in ("old", "adv", "w")}
-        train = np.zeros((B, T), bool)
-        for b, row in enumerate(rows[start : start + B]):
-            _fill_row(row, {k: v[b] for k, v in {**ints, **reals, "train": train}.items()})
-        micros.append(TrainBatch(
-            tokens_BT=ints["tok"], targets_BT=ints["tgt"], positions_BT=ints["pos"],
-            segments_BT=ints["seg"], prefix_BT=ints["pre"], train_BT=train, logp_old_BT=reals["old"],
-            logp_behaviour_BT=None, logp_ref_BT=None, adv_BT=reals["adv"], role_BT=ints["role"], weight_BT=reals["w"],
-            temperature=np.float32(plan.temperature), routes=None,
-        ))  # type: ignore[arg-type]  # fmt: skip
-    return micros
+    """Rows -> micro-batches of batch.rows x batch.row_tokens."""
+    return [
+        fill(rows[start : start + plan.batch.rows], plan.batch, temperature=plan.temperature)
+        for start in range(0, len(rows), plan.batch.rows)
+    ]
+
+
+def fill(rows: Sequence[Row], batch: Batch, *, temperature: float) -> TrainBatch:
+    """One micro-batch; missing rows are padding of weight 0."""
+    B, T = batch.rows, batch.row_tokens
+    ints = {k: np.zeros((B, T), np.int32) for k in ("tok", "tgt", "pos", "seg", "pre", "role")}
+    reals = {k: np.zeros((B, T), np.float32) for k in ("old", "adv", "w")}
+    train = np.zeros((B, T), bool)
+    for b, row in enumerate(rows):
+        _fill_row(row, {k: v[b] for k, v in {**ints, **reals, "train": train}.items()})
+    return TrainBatch(
+        tokens_BT=ints["tok"], targets_BT=ints["tgt"], positions_BT=ints["pos"],
+        segments_BT=ints["seg"], prefix_BT=ints["pre"], train_BT=train, logp_old_BT=reals["old"],
+        logp_behaviour_BT=None, logp_ref_BT=None, adv_BT=reals["adv"], role_BT=ints["role"],
+        weight_BT=reals["w"], temperature=np.float32(temperature), routes=None,
+    )  # type: ignore[arg-type]  # fmt: skip
 
 
 def _fill_row(row: Row, at: dict[str, np.ndarray]) -> None:

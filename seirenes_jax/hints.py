@@ -1,5 +1,5 @@
-"""All that is known of hints: where they stand in a prompt, how they are read out of an answer, the gates they
-must pass, the families they fall into, and hints written by rule for any problem with a known answer.
+"""All that is known of hints: where they stand in a prompt, how they are read out of an answer, the
+gates they must pass, the families they fall into, and hints written by rule for any problem.
 """
 
 import random
@@ -43,8 +43,8 @@ def _fill(template: str, question: str) -> str:
         return template.format(question=question)
     except (KeyError, IndexError, ValueError) as error:
         raise ConfigError(
-            f"a prompt cannot be filled: got {template!r}; wanted {{question}} as its only slot and "
-            f"every other brace doubled, as in \\boxed{{{{}}}} ({error})"
+            f"a prompt cannot be filled: got {template!r}; wanted {{question}} as its only slot "
+            f"and every other brace doubled, as in \\boxed{{{{}}}} ({error})"
         ) from error
 
 
@@ -64,9 +64,9 @@ def parse_hint(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """A hint at the gates, with all that a gate may look at. Where no tag could be read, `hint` is None."""
+    """A hint at the gates, with all that a gate may look at."""
 
-    hint: str | None
+    hint: str | None  # None: no tag could be read
     text: str  # the hint, or the whole answer where no tag could be read
     question: str
     gold: str
@@ -128,7 +128,8 @@ _OVERRIDE = re.compile(
     | \b(?:skip|omit|leave\s+out|do\s+not\s+use|don't\s+use)\s+(?:the|this|that|all|any)\b
     | \b(?:assume|assuming|suppose|supposing|pretend|imagine)\b
     | \blet\s+\$?\\?\w{1,6}\$?\s*(?:be\b|=|denote\b|equal\b)
-    | \binstead\s+of\b | \b(?:replace|change)\s+(?:the|every|each|\$?\d)
+    | \binstead\s+of\b | \breplace\s+(?:the|every|each|\$?\d)
+    | (?:^|[.!?,;]\s*|\bplease\s+)change\s+(?:the|every|each|\$?\d)  # not "the first change the"
     | \bread\s+(?:the\s+)?\S+\s+as\b | \bshould\s+(?:be\s+read|read|have\s+(?:said|been))\b
     | \bthe\s+\$?\d+\$?\s+(?:should\s+be|is\s+a\s+(?:mistake|typo))\b
     | \b(?:does|do|did)\s+not\s+(?:count|happen|apply|matter)\b
@@ -180,7 +181,7 @@ def failed_gates(
 ) -> list[str]:
     """Names of the gates in `rules.gates` that a hint fails, in that order; [] = it may be played.
 
-    Without a readable tag only `tag` is named; where that gate is off, the whole answer stands for the hint.
+    Without a readable tag only `tag` is named; where that gate is off, the whole answer is judged.
     """
     check_gates(rules)
     if hint is None and "tag" in rules.gates:
@@ -240,7 +241,7 @@ _EQUATION = re.compile(r"\d\s*[-+*/=^]\s*\d|=")
 
 
 def classify(hint: str) -> tuple[str, str]:
-    """(family, sub-family) of a hint by its wording alone: true and false claims are not told apart.
+    """(family, sub-family) of a hint by its wording alone: true and false look the same.
 
     >>> classify("Problems like this mostly come out at 24.")
     ('statistical_trap', 'usual')
@@ -289,15 +290,18 @@ RULE_FORMS: dict[str, tuple[str, ...]] = {  # family -> wordings; {wrong} is nev
     ),
 }
 WORDS = tuple(
-    "river window purple seldom copper under bright ladder music yesterday paper quiet orange north "
-    "simple morning walk glass silver between cloud gentle market stone over winter yellow table".split()
+    "river window purple seldom copper under bright ladder music yesterday paper quiet orange "
+    "simple morning walk glass silver between cloud gentle market stone over winter table".split()
 )
 SOURCES = ("rule", "random", "correct")
 
 
 def write_hint(problem: Problem, source: str, draw: int) -> str:
-    """A hint that no model wrote: `rule` (the four families, with numbers near the true ones), `random`
-    (words of the length of that rule hint), `correct` (true, and giving nothing away)."""
+    """A hint that no model wrote.
+
+    `rule`: one of the four families, with numbers near the true ones. `random`: words, as many as
+    that rule hint has. `correct`: true, and giving nothing away.
+    """
     rng = random.Random(stable_hash("written hint", source, problem.id, draw))
     if source == "rule":
         return _rule_hint(problem, rng)
@@ -332,7 +336,7 @@ def _perturbed(number: int, rng: random.Random) -> int:
 
 
 def _true_remarks(problem: Problem) -> list[str]:
-    remarks = ["All that is needed stands in the problem.", "Each quantity is given in the problem."]
+    remarks = ["All that is needed stands in the problem.", "The quantities are in the problem."]
     remarks += [f"The problem speaks of {number}." for number in _NUMBER.findall(problem.question)]
     if re.fullmatch(r"-?\d+", problem.answer):
         value = int(problem.answer)

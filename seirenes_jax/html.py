@@ -1,8 +1,8 @@
 """The one kit all offline pages are made with: frozen parts in, one self-contained HTML file out.
 
-A page holds its data once, as JSON that no text can break out of, and the kit's own style and script
-(`assets/`). The script builds everything from text nodes; a content policy that names the hashes of just
-these two lets nothing else run or load, so whatever stands in model text stays text.
+A page holds its data once, as JSON that no text can break out of, and the kit's own style and
+script (`assets/`). The script builds everything from text nodes; a content policy that names the
+hashes of just these two lets nothing else run or load, so what stands in model text stays text.
 
 >>> text = page("My run", "a few steps", [Section("Curves", "", (Lines("loss", (series,)),))])
 """
@@ -70,7 +70,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """A chart; stacked: areas over one common x. A running mean over `smooth` points covers the raw line."""
+    """A chart; `stacked`: areas over one common x; `smooth`: points of the bold running mean."""
 
     title: str
     series: tuple[Series, ...]
@@ -118,11 +118,12 @@ class Tries:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a card: cells of blocks. With flags None it is shown under every filter."""
+    """One line of a card: cells of blocks. A card passes a filter when one of its rows does."""
 
     cells: tuple[tuple[Words | Tries, ...], ...]
-    flags: tuple[str, ...] | None = None
+    flags: tuple[str, ...] = ()
     tone: str = ""  # problem | hint | "hint flagged"
+    always: bool = False  # shown with its card though the row itself does not pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Cards:
-    """The viewer: slider over steps, search, filters (flag, label) as buttons, facets as a list to choose from."""
+    """The viewer: step slider, search, filters (flag, label) as buttons, facets as a list."""
 
     cards: tuple[Card, ...]
     filters: tuple[tuple[str, str], ...] = ()
@@ -174,6 +175,7 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     data = {"title": title, "subtitle": subtitle, "sections": [_plain(s) for s in sections]}
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
     return (
@@ -190,9 +192,9 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 
 def escape(text: str) -> str:
     """Text as HTML content or attribute value."""
-    for sign, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#39;")):
-        text = text.replace(sign, safe)
-    return text
+    signs: dict[str, str | int | None] = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+    signs |= {'"': "&quot;", "'": "&#39;"}
+    return text.translate(str.maketrans(signs))
 
 
 def embed(data: object) -> str:

@@ -19,7 +19,7 @@ from seirenes_jax.state import TrainBatch
 
 
 class Inputs(NamedTuple):
-    """What a loss sees. Where a token is not trained, log ratio and advantage are 0."""
+    """What a loss sees. The log ratio is 0 where a token is not trained."""
 
     logp_BT: jax.Array  # of the policy being trained
     log_ratio_BT: jax.Array  # logp - logp_old
@@ -137,7 +137,7 @@ def policy_loss(
     inputs = Inputs(
         logp_BT=logp_BT,
         log_ratio_BT=kept(logp_BT - batch.logp_old_BT),
-        adv_BT=kept(batch.adv_BT),
+        adv_BT=batch.adv_BT,
         segments_BT=batch.segments_BT,
         trained_BT=trained_BT,
     )

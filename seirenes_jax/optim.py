@@ -78,7 +78,9 @@ def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransforma
         return inner.init(widen(params))
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        wide, state = inner.update(widen(updates), state, widen(params))
+        # optax raises a float to its integer count, which strict promotion would refuse.
+        with jax.numpy_dtype_promotion("standard"):
+            wide, state = inner.update(widen(updates), state, widen(params))
         return jax.tree.map(lambda u, p: u.astype(p.dtype), wide, params), state
 
     return optax.GradientTransformation(init, update)

@@ -7,8 +7,8 @@ One round, again and again until every game has returned:
     submit        what finished now goes to the judge
     move          every generator whose turn is complete goes on, and opens new asks
 
-No barrier between problems or roles. Everything happens in the order of problems and of their trees,
-so the order in which samples finish inside a chunk changes nothing.
+No barrier between problems or roles. Everything happens in the order of problems and of their
+trees, so the order in which samples finish inside a chunk changes nothing.
 """
 
 from collections import Counter
@@ -21,8 +21,8 @@ from seirenes_jax.games.base import Context, Game, Note
 from seirenes_jax.types import Ask, Credit, Name, Problem, Rollout, Verdict
 
 Asker = Callable[[list[tuple[Name, Ask]]], list[Rollout]]
-"""Takes newly opened asks under their names (sample 0), decodes on, returns finished samples, unjudged.
-It is called again while samples are out; most calls of a long answer return nothing."""
+"""Takes newly opened asks under their names (sample 0), decodes on, returns what finished.
+Verdicts are None. It is called again while samples are out; most calls return nothing."""
 
 
 class Judge(Protocol):

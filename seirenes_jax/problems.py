@@ -1,6 +1,6 @@
-"""Files of problems: .jsonl or .parquet -> Problem, every row checked, every complaint with its line.
+"""Files of problems: .jsonl or .parquet -> Problem, every row checked, complaints name the line.
 
-Columns: `question` (or `problem`, or `prompt`), `answer`; and where present `id`, `level`, `source`.
+Columns: `question` (or `problem`, or `prompt`), `answer`; where present `id`, `level`, `source`.
 Other columns are left alone.
 """
 
@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,14 +23,14 @@ QUESTIONS = ("question", "problem", "prompt")
 def load(path: str | Path) -> list[Problem]:
     """The problems of a file, in its order.
 
-    Rows without an id get one from their content, so it survives reordering; of such rows that repeat
-    another word for word the first is kept.
+    Rows without an id get one from their content, so it survives reordering; where such rows repeat
+    each other word for word the first is kept.
     """
     file = Path(path)
     if not file.is_file():
         raise DataError(f"{file}: no such file; wanted a .jsonl or .parquet file of problems")
     if file.suffix not in READERS:
-        raise DataError(f"{file}: got a {file.suffix or 'nameless'} file; wanted .jsonl or .parquet")
+        raise DataError(f"{file}: got suffix {file.suffix!r}; wanted a .jsonl or .parquet file")
     problems: dict[str, Problem] = {}
     places: dict[str, str] = {}
     for place, row in READERS[file.suffix](file):
@@ -72,11 +73,10 @@ def _parse(line: bytes, place: str) -> Any:
         return json.loads(line)
     except UnicodeDecodeError as error:
         raise DataError(f"{place}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
-    except json.JSONDecodeError as error:
-        shown = line[:60].decode("utf-8", "replace")
+    except ValueError as error:  # not JSON, or a number of thousands of digits
+        shown = _shown(line.decode("utf-8", "replace"))
         raise DataError(
-            f"{place}: not JSON ({error.msg} at column {error.colno}): got {shown!r};"
-            " wanted one object a line"
+            f"{place}: not JSON ({error}): got {shown}; wanted one object a line"
         ) from error
 
 
@@ -136,10 +136,9 @@ def _scalar(value: Any, what: str) -> str:
     """Text, or a number as it would be written: 12, and 12.0 too, as 12."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value != value:
+    plain = isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, bool) or not plain or not str(value).strip():
         raise DataError(f"{what}: got {_shown(value)}; wanted text or a number")
-    if not str(value).strip():
-        raise DataError(f"{what}: got an empty text; wanted text or a number")
     return str(value)
 
 
@@ -151,7 +150,8 @@ def _level(value: Any, what: str) -> int | None:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    found = re.fullmatch(r"(?:level\s*)?(\d+)", value.strip(), re.I) if isinstance(value, str) else None
+    words = value.strip() if isinstance(value, str) else ""
+    found = re.fullmatch(r"(?:level\s*)?(\d+)", words, re.IGNORECASE)
     if found is None:
         raise DataError(f"{what}: got {_shown(value)}; wanted a whole number or nothing")
     return int(found[1])

@@ -1,6 +1,7 @@
-"""What a run writes down while it goes: metrics, rollouts, events, TensorBoard, the lines on the console.
+"""What a run writes down while it goes: metrics, rollouts, events, TensorBoard, its summary.
 
-`metrics.jsonl` and `rollouts.jsonl` are append-only and cut back on resume; `events.log` only grows.
+`metrics.jsonl` and `rollouts.jsonl` are append-only and cut back on resume; `events.log` only
+grows. A write the disk refuses is a SaveError.
 """
 
 import contextlib
@@ -8,33 +9,22 @@ import importlib
 import json
 import math
 import os
-import re
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, TextIO
+from typing import Any, Self, TextIO
 
 import numpy as np
-from tensorboardX.event_file_writer import EventsWriter  # type: ignore[import-untyped]
-from tensorboardX.proto import event_pb2, summary_pb2  # type: ignore[import-untyped]
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2, summary_pb2
 
-from seirenes_jax.errors import ConfigError, SaveError
-
-ESCAPES = re.compile(  # terminal sequences first, then any control or direction sign left over
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|\x1b[ -/]*[0-~]?"
-    r"|\x9b[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-QUIET_SECONDS = 10.0  # without a terminal a bar says a plain line this often, no more
-
-
-def printable(text: str) -> str:
-    """Model text for a terminal: nothing left that could move the cursor, colour or rename anything."""
-    return ESCAPES.sub("", text.replace("\r\n", "\n"))
+from seirenes_jax.console import Bar, clock, flatten, printable, say, step_line
+from seirenes_jax.errors import ConfigError, DataError, SaveError
 
 
 def plain(value: Any) -> Any:
@@ -57,8 +47,8 @@ def saving(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise SaveError(
-            f"could not write {path}: {error.strerror or error}. What was saved before is whole; make "
-            "room or allow writing there, then give the same command again to go on."
+            f"could not write {path}: {error.strerror or error}. What was saved before is whole; "
+            "make room or allow writing there, then give the same command again to go on."
         ) from error
 
 
@@ -88,23 +78,35 @@ def write_text(path: Path, text: str) -> None:
 
 
 def cut_lines(path: Path, step: int) -> int:
-    """Cut an append-only file of JSON lines after its last whole line of a step <= `step`; lines kept."""
+    """Cut an append-only file of JSON lines after its last step <= `step`; how many lines stay.
+
+    A last line torn by a kill goes, too. Damage elsewhere is an error: cutting there loses steps.
+    """
     kept, end = 0, 0
     if not path.exists():
         return 0
     with saving(path), path.open("r+b") as file:
         for line in file:
-            try:
-                row = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                row = None  # torn by a kill: all after it is cut
-            if row is None or row["step"] > step:
+            if not line.endswith(b"\n"):
+                break
+            if _step_of(line, path, kept + 1) > step:
                 break
             kept, end = kept + 1, end + len(line)
         file.truncate(end)
         file.flush()
         os.fsync(file.fileno())
     return kept
+
+
+def _step_of(line: bytes, path: Path, number: int) -> int:
+    try:
+        step: int = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}:{number}: got {line[:60]!r}; wanted a JSON object with a step. The file was "
+            "changed or damaged: remove that line, or start in another --workdir"
+        ) from error
+    return step
 
 
 class RunLog:
@@ -129,13 +131,16 @@ class RunLog:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._metrics = _open_lines(self.folder / "metrics.jsonl")
             self._rollouts = _open_lines(self.folder / "rollouts.jsonl")
-            self._events = (self.folder / "events.log").open("ab")
+            self._events = (self.folder / "events.log").open("ab", buffering=0)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -143,22 +148,23 @@ class RunLog:
         """Let go of all files; saying it twice does no harm."""
         for file in (self._metrics, self._rollouts, self._events):
             file.close()
-        if self._board is not None:
-            self._board.close()
-            self._board = None
         if self._wandb is not None:
             self._wandb.finish()
             self._wandb = None
+        board, self._board = self._board, None
+        if board is not None:
+            with saving(self.folder / "tensorboard"):
+                board.close()
 
     def cut_back(self, step: int) -> None:
-        """Forget all steps after `step`: the run goes on from there. `events.log` keeps its lines."""
+        """Forget all steps after `step`, the one restored. `events.log` keeps its lines."""
         for file in (self._metrics, self._rollouts):
             cut_lines(Path(file.name), step)
         if any((self.folder / "tensorboard").glob("*tfevents*")):
             self._start_board(step + 1)
 
     def log_step(self, metrics: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]]) -> None:
-        """One step: a line of metrics, its sampled rollouts, scalars, and one line on the console."""
+        """One step: its metrics, sampled rollouts, scalars, and one line on the console."""
         row, step = plain(metrics), int(metrics["step"])
         _append(self._rollouts, [{"step": step, **plain(rollout)} for rollout in rollouts])
         _append(self._metrics, [row])
@@ -179,26 +185,24 @@ class RunLog:
     def event(self, text: str) -> None:
         """A line of `events.log`, with the time."""
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        with saving(self.folder / "events.log"):
-            self._events.write(f"{stamp} {printable(text)}\n".encode())
-            self._events.flush()
+        _write(self._events, f"{stamp} {printable(text)}\n".encode())
 
     def say(self, text: str) -> None:
         """A line on the console, above any bar."""
         say(text, self.out)
 
-    def bar(self, name: str, total: int, unit: str) -> "Bar":
+    def bar(self, name: str, total: int, unit: str) -> Bar:
         """A progress bar with ETA for a phase; a context manager."""
         return Bar(name, total, unit=unit, out=self.out)
 
     def _start_board(self, step: int) -> None:
-        """A new event file whose first word makes TensorBoard drop what older files say from `step` on."""
+        """A new event file; its start mark makes TensorBoard drop older ones from `step` on."""
         folder = self.folder / "tensorboard"
         with saving(folder):
             folder.mkdir(exist_ok=True)
             if self._board is not None:
                 self._board.close()
-            # The plain writer, not SummaryWriter: that one's thread hangs the run when the disk is full.
+            # Not SummaryWriter: its thread dies on a full disk, and the run hangs in its queue.
             count = sum(1 for _ in folder.glob("*tfevents*"))
             self._board = EventsWriter(str(folder / "events"), filename_suffix=f".{count:06d}")
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -213,115 +217,31 @@ class RunLog:
         self._board.flush()
 
 
-class Bar:
-    """Progress of one phase: a live bar on a terminal, a plain line every ten seconds elsewhere."""
-
-    def __init__(self, name: str, total: int, *, unit: str, out: TextIO) -> None:
-        self.name, self.total, self.unit, self.out = name, total, unit, out
-        self.done = 0
-        self._note = ""
-        self._start = self._said = time.monotonic()
-        self._bar: Any = None
-        if out.isatty():
-            self._bar = tqdm(
-                total=total, desc=name, unit=f" {unit}", file=out, leave=False, dynamic_ncols=True
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def advance(self, count: int = 1, note: str = "") -> None:
-        """So many more are done; `note` is shown beside the bar."""
-        self.done += count
-        self._note = printable(note)
-        if self._bar is not None:
-            self._bar.set_postfix_str(self._note, refresh=False)
-            self._bar.update(count)
-        elif (now := time.monotonic()) - self._said >= QUIET_SECONDS:
-            self._said = now
-            say(self._line(now - self._start), self.out)
-
-    def close(self) -> None:
-        """The bar goes; on a plain console a phase that spoke says how it ended."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-        elif self._said != self._start:
-            say(self._line(time.monotonic() - self._start), self.out)
-            self._said = self._start
-
-    def _line(self, seconds: float) -> str:
-        left = seconds / max(1, self.done) * (self.total - self.done)
-        share = f"{self.name} {self.done}/{self.total} {self.unit}  {clock(seconds)}"
-        return f"{share}  ETA {clock(left)}" + (f"  {self._note}" if self._note else "")
-
-
-def say(text: str, out: TextIO) -> None:
-    """Print a line, above a bar if one is up; signs the console cannot show become '?'."""
-    encoding = out.encoding or "utf-8"
-    tqdm.write(printable(text).encode(encoding, "replace").decode(encoding), file=out)
-    out.flush()
-
-
-def step_line(row: Mapping[str, Any], steps: int, pace: float) -> str:
-    """`step 12/150  clean 91%  hinted 42%  drop 49  adv .31  live 12/9/31  1.1 s  24k tok/s  ETA 2:13`"""
-    words = [f"step {row['step']}/{steps}"]
-    for name, key in (("clean", "clean_acc"), ("hinted", "hinted_acc")):
-        if row.get(key) is not None:
-            words.append(f"{name} {row[key]:.0%}")
-    if row.get("drop") is not None:
-        words.append(f"drop {100 * row['drop']:.0f}")
-    if row.get("adv_reward") is not None:
-        words.append(f"adv {row['adv_reward']:.2f}".replace(" 0.", " .").replace("-0.", "-."))
-    if row.get("live"):
-        words.append("live " + "/".join(f"{count:g}" for count in row["live"].values()))
-    words.append(f"{pace:.1f} s" if pace < 100 else clock(pace))
-    speed = row["time"].get("tokens_per_s") if isinstance(row.get("time"), Mapping) else None
-    if speed is not None:
-        words.append(f"{speed / 1000:.0f}k tok/s" if speed >= 10_000 else f"{speed:.0f} tok/s")
-    words.append(f"ETA {clock(pace * max(0, steps - row['step']))}")
-    line = "  ".join(words)
-    if row.get("eval"):
-        held = (f"{k} {v:.0%}" for k, v in flatten(row["eval"]).items())
-        line += "\n  held-out  " + "  ".join(held)
-    return line
-
-
-def clock(seconds: float) -> str:
-    """0:07, 2:13, 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Every number of a row under its path: {"live": {"clean": 3}} -> {"live/clean": 3.0}."""
-    found: dict[str, float] = {}
-    for key, value in row.items():
-        if isinstance(value, Mapping):
-            found |= flatten(value, f"{prefix}{key}/")
-        elif isinstance(value, (int, float)):
-            found[prefix + key] = float(value)
-    return found
-
-
-def _append(file: BinaryIO, rows: Sequence[Mapping[str, Any]]) -> None:
+def _append(file: FileIO, rows: Sequence[Mapping[str, Any]]) -> None:
     """Whole lines, ASCII only: no sign inside a text can look like the end of a line."""
+    _write(file, b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in rows))
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    """Straight to the system: nothing waits in a buffer that a close would stumble over again."""
     with saving(Path(file.name)):
-        file.write(b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in rows))
-        file.flush()
+        while data:
+            data = data[file.write(data) :]
 
 
-def _open_lines(path: Path) -> BinaryIO:
+def _open_lines(path: Path) -> FileIO:
     """Open for appending; what a kill left of a last line is cut away first."""
-    if path.exists():
-        cut_lines(path, sys.maxsize)
-    return path.open("ab")
+    file = path.open("a+b", buffering=0)
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - 65536)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        end = start if newline < 0 else start + newline + 1
+        if newline >= 0:
+            break
+    file.truncate(end)
+    return file
 
 
 def _start_wandb(project: str, folder: Path) -> Any:
@@ -333,3 +253,60 @@ def _start_wandb(project: str, folder: Path) -> Any:
             "`pip install wandb`, or leave report.wandb empty"
         ) from error
     return wandb.init(project=project, name=folder.name, dir=str(folder), resume="allow")
+
+
+MEASURES = (  # of summary.json, in the order they are shown; (key, words, stands under `hinted`)
+    ("clean", "clean", False),
+    ("hinted", "hinted (mean of the four)", False),
+    ("information_overload", "information overload", True),
+    ("statistical_trap", "statistical trap", True),
+    ("semantic_misleading", "semantic misleading", True),
+    ("instruction_contamination", "instruction contamination", True),
+    ("correct_hint", "correct hint", False),
+    ("irrelevant_hint", "irrelevant hint", False),
+    ("own_adversary", "hints of its own adversary", False),
+    ("warmstart_adversary", "hints of the warm start's adversary", False),
+)
+Measure = tuple[str, float | None, float | None, bool]
+
+
+def measures(summary: Mapping[str, Any]) -> list[Measure]:
+    """(words, before, after, indented) of all that was measured; what is null twice is left out."""
+    before = summary.get("before") or {}
+    after = summary.get("after") or {}
+    rows = [(words, before.get(key), after.get(key), inner) for key, words, inner in MEASURES]
+    first, last = before.get("rare") or {}, after.get("rare") or {}
+    for name in dict.fromkeys((*first, *last)):
+        words = "rare: " + name.replace("_", " ")
+        rows.append((words, first.get(name), last.get(name), False))
+    return [row for row in rows if row[1] is not None or row[2] is not None]
+
+
+def before_after_table(summary: Mapping[str, Any]) -> str:
+    """The last words of a run: before -> after, then time and tokens by phase."""
+    rows = measures(summary)
+    width = max([len(words) + 2 * inner for words, _, _, inner in rows] + [34])
+    head = f"{summary.get('n_problems', '?')} held-out problems, greedy"
+    lines = [f"{head:<{width}}   before  ->   after   change"]
+    for words, before, after, inner in rows:
+        name = "  " * inner + words
+        change = f"{'-':>7}"
+        if before is not None and after is not None:
+            change = f"{100 * (after - before):+7.1f}"
+        lines.append(f"{name:<{width}}  {_percent(before)}  ->  {_percent(after)}  {change}")
+    seconds = summary.get("seconds_by_phase") or {}
+    tokens = summary.get("tokens") or {}
+    if seconds or tokens:
+        lines += ["", f"{'phase':<{width}}  {'time':>7}      {'tokens':>8}"]
+    for phase in dict.fromkeys((*seconds, *tokens)):
+        took = clock(seconds[phase]) if phase in seconds else "-"
+        wrote = f"{tokens[phase]:,}" if phase in tokens else "-"
+        lines.append(f"{phase.replace('_', ' '):<{width}}  {took:>7}  {wrote:>12}")
+    if summary.get("seconds") is not None:
+        took = clock(summary["seconds"])
+        lines.append(f"{'all':<{width}}  {took:>7}  {sum(tokens.values()):>12,}")
+    return "\n".join(lines)
+
+
+def _percent(share: float | None) -> str:
+    return f"{'-':>6}" if share is None else f"{share:>6.1%}"

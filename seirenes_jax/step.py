@@ -110,3 +110,20 @@ def apply_gradient(
 def zero_gradient(params: Params) -> Params:
     """Where accumulation starts."""
     return jax.tree.map(jnp.zeros_like, params)
+
+
+@partial(jax.jit, static_argnames=("config", "optimizer"), donate_argnames=("state",))
+def imitate_step(
+    state: TrainState, batch: TrainBatch, *, config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, jax.Array]:  # fmt: skip
+    """One supervised step: the weighted negative log-likelihood of the targets. Returns that loss."""
+
+    def objective(params: Params) -> jax.Array:
+        logp_BT, _ = _score(params, config, batch)
+        return -jnp.sum(jnp.where(batch.train_BT, logp_BT, 0.0) * batch.weight_BT)
+
+    loss, grads = jax.value_and_grad(objective)(state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), loss

@@ -1,7 +1,7 @@
 """Groups of credits waiting for their step: one queue a stream, oldest first, bounded by age.
 
-Dead groups (nothing to learn from) are dropped, not regenerated; groups that a step does not take wait
-for a later one; what waited too long is evicted. Pure: every call returns new streams.
+Dead groups (nothing to learn from) are dropped, not regenerated; groups that a step does not take
+wait for a later one; what waited too long is evicted. Pure: every call returns new streams.
 """
 
 import json
@@ -68,11 +68,11 @@ class Streams:
     def pop(
         self, step: int, wanted: Mapping[str, int]
     ) -> "tuple[Streams, dict[str, tuple[Group, ...]], dict[str, Fifo]]":
-        """Evict what is too old, then take up to `wanted` groups a stream, oldest first; 0 = all."""
+        """Evict what is too old; take up to `wanted` groups a stream, oldest first; 0 = all."""
         queues, taken, fifo = {}, {}, {}
         for stream, queue in self.queues.items():
             young = tuple(held for held in queue if step - held[0] <= self.max_age)
-            count = wanted[stream] or len(young)
+            count = len(young) if wanted[stream] == 0 else wanted[stream]
             queues[stream] = young[count:]
             taken[stream] = tuple(group for _, group in young[:count])
             ages = [step - played for played, _ in young[:count]]
@@ -170,14 +170,15 @@ def _arrays(
         return {}
     blobs = [text.encode("utf-8", "surrogatepass") for text in words]
     routes = [rollout.routes.reshape(-1) for rollout in rollouts if rollout.routes is not None]
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "words": np.frombuffer(b"".join(blobs), np.uint8),
         "word_bytes": np.array([len(blob) for blob in blobs], np.int64),
         "tokens": np.concatenate([rollout.tokens for rollout in rollouts]),
         "logprobs": np.concatenate([rollout.logprobs for rollout in rollouts]),
         "scores": np.array(scores, np.float64),  # reward, weight of every credit in order
-        **({"routes": np.concatenate(routes)} if routes else {}),
     }
+    if routes:
+        arrays["routes"] = np.concatenate(routes)
     return {name: array for name, array in arrays.items() if array.size}
 
 
@@ -194,17 +195,17 @@ def from_state(arrays: Mapping[str, np.ndarray], table: Mapping[str, Any]) -> St
     ]
     rollouts = _rollouts(arrays, table["rollouts"], asks, words)
     scores = iter(arrays["scores"].tolist() if "scores" in arrays else ())
-    queues = {}
+    queues: dict[str, list[tuple[int, Group]]] = {}
     for stream, queue in table["queues"].items():
-        queues[stream] = tuple(
-            (step, tuple(
-                Credit(rollouts[number], stream, peers, *next(scores),
-                       None if under is None else _heard(under, words))
-                for number, under in rows
-            ))
-            for step, peers, rows in queue
-        )  # fmt: skip
-    return Streams(queues, table["max_age"])
+        queues[stream] = []
+        for step, peers, rows in queue:
+            group = []
+            for number, speech in rows:
+                reward, weight = next(scores)
+                under = None if speech is None else _heard(speech, words)
+                group.append(Credit(rollouts[number], stream, peers, reward, weight, under))
+            queues[stream].append((step, tuple(group)))
+    return Streams({name: tuple(held) for name, held in queues.items()}, table["max_age"])
 
 
 def _words(arrays: Mapping[str, np.ndarray]) -> list[str]:

@@ -20,7 +20,9 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Same examples in every run; no clock, no files.
-hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile(
+    "same", derandomize=True, deadline=None, database=None, max_examples=40
+)
 hypothesis.settings.load_profile("same")
 
 

@@ -24,7 +24,7 @@ def test_eight_devices_strict_ranks_and_dtypes() -> None:
     assert len(jax.devices("cpu")) == 8
     with pytest.raises(ValueError, match="rank_promotion"):
         jnp.ones((2, 3)) + jnp.ones(3)
-    with pytest.raises(TypeError, match="[Pp]romotion"):
+    with pytest.raises(jax.dtypes.TypePromotionError):
         jnp.ones(2, jnp.float32) + jnp.ones(2, jnp.int32)
 
 

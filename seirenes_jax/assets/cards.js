@@ -37,7 +37,7 @@ const blocks = {
     const hit = terms.length ? block.tries.findIndex(([, words]) => terms.some((term) => words.toLowerCase().includes(term))) : -1;
     if (chips.length) open(hit >= 0 ? hit : block.open);
     return [el("div", {class: "head"}, el("span", {class: "label"}, block.label),
-      el("span", {class: "share"}, chips.length ? `${right} of ${chips.length}` : "none"),
+      el("span", {class: "share"}, chips.length ? `${right} of ${chips.length}` : "not asked"),
       el("span", {class: "chips"}, ...chips)), chips.length ? text : null];
   },
 };
@@ -58,9 +58,9 @@ makers.Cards = (part) => {
   const steps = [...new Set(part.cards.map((card) => card.step))].sort((a, b) => a - b);
   const state = {at: steps.length - 1, every: false, terms: [], filter: null, facet: "", page: 0};
   const wanted = () => [state.filter, state.facet].filter(Boolean);
-  const rowFits = (row) => row.flags === null || wanted().every((flag) => row.flags.includes(flag));
+  const rowFits = (row) => wanted().every((flag) => row.flags.includes(flag));
   const fits = (card) => {
-    if (wanted().length && !card.rows.some((row) => row.flags !== null && rowFits(row))) return false;
+    if (!card.rows.some(rowFits)) return false;
     return state.terms.every((term) => textOf(card).includes(term));
   };
 
@@ -116,7 +116,7 @@ makers.Cards = (part) => {
       el("button", {type: "button", disabled: state.page === pages - 1, click: () => turn(1)}, "Older")] : []));
   }
   function cardNode(card) {
-    const rows = card.rows.filter(rowFits);
+    const rows = card.rows.filter((row) => row.always || rowFits(row));
     return el("article", {class: "panel card", "data-step": card.step},
       el("h3", {}, ...marked(card.title, state.terms), el("span", {}, ...marked(card.aside, state.terms))),
       ...rows.map((row) => el("div", {class: `row ${row.tone}${row.cells.length === 1 ? " one" : ""}`},

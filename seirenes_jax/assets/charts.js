@@ -89,7 +89,7 @@ makers.Lines = (part) => {
       "aria-label": `${part.title}: ${part.series.map((s) => s.name).join(", ")}`,
       pointermove: (event) => aim(event.clientX), pointerleave: () => point(null), keydown: keys,
       blur: () => point(null)});
-    for (const y of ticks(low, high, 4)) root.append(
+    for (const y of ticks(low, high, 5)) root.append(
       draw("path", {class: "rule", d: `M${edge.left} ${Y(y)}H${width - edge.right}`}),
       draw("text", {x: edge.left - 8, y: Y(y) + 4, "text-anchor": "end"}, label(y)));
     root.append(draw("path", {class: "base", d: `M${edge.left} ${height - edge.bottom}H${width - edge.right}`}));

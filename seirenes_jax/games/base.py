@@ -1,10 +1,10 @@
 """What a game is: two signatures.
 
 A game for ONE problem is a generator. It yields a list whose items are Asks or child generators,
-receives as many results (a list of Rollouts for an Ask, what the child returned for a child), yields
-again, or returns `(credits, note)`. Children run on their own: they do not wait for their siblings.
-A separate pure `remember(memory, notes)` folds the notes into JSON-able memory once a step, in problem
-order.
+receives as many results (a list of Rollouts for an Ask, what the child returned for a child),
+yields again, or returns `(credits, note)`. Children run on their own: they do not wait for their
+siblings. A separate pure `remember(memory, notes)` folds the notes into JSON-able memory once a
+step, in problem order.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -65,7 +65,7 @@ class Context:
     memory: Mapping[str, Any]
     count_tokens: Callable[[str], int]
     write_hint: Callable[[Problem, str, int], str]
-    """(problem, source, draw) -> hint text; sources `rule`, `random`, `correct`: no model needed."""
+    """(problem, source, draw) -> hint; sources `rule`, `random`, `correct`: no model needed."""
 
 
 Play = Callable[[Problem, Context], Generator[list[Item], list[Any], Result]]

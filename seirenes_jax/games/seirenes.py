@@ -1,4 +1,4 @@
-"""Clean, mislead, hinted: one policy solves a question, misleads itself, solves under its own hints.
+"""Clean, mislead, hinted: one policy solves a question, writes hints against it, solves under them.
 
     question --- R1 clean tries ------------------------------.
             |--- R2 hint 0 --- gates --- R3 hinted tries -----|--- credits of three streams
@@ -111,9 +111,9 @@ def failed_gates(
 def given_hint(problem: Problem, k: int, context: Context) -> str:
     """A hint that needs no model: by rule, random, correct, or written for another question.
 
-    `shuffled` takes another question of the last step and writes a hint for that one afresh: to pass
-    on last step's *texts* would breed a pool that drifts to copies of a few. The first step has no
-    last one and uses hints by rule for the question itself.
+    `shuffled` takes another question of the last step and writes a hint for that one afresh: to
+    pass on last step's *texts* would breed a pool that drifts to copies of a few. The first step
+    has no last one and uses hints by rule for the question itself.
     """
     source = context.rules.hints.source
     draw = stable_hash("hint", context.seed, context.step, problem.id, k)

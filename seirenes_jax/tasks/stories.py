@@ -1,8 +1,8 @@
-"""The words of the tiny world: who has what, and how it grows and shrinks. Data, no code to speak of.
+"""The words of the tiny world: who has what, and how it grows and shrinks. Data, hardly any code.
 
-A form is a sentence with slots: {who} {Who} the owner, {he} {He} {him} the pronoun, {other} somebody else,
-{what} the things counted, {n} the number of this change. Sentences are short on purpose: the model that
-reads them is tiny.
+A form is a sentence with slots: {who} {Who} the owner, {he} {He} {him} the pronoun, {other}
+somebody else, {what} the things counted, {n} the number of this change. Sentences are short on
+purpose: the model that reads them is tiny.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ PEOPLE: tuple[tuple[str, str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One kind of story: its vocabulary and, for each thing that can be said, several ways to say it."""
+    """One kind of story: its vocabulary and, for each thing said, several ways to say it."""
 
     name: str
     who: tuple[tuple[str, str, str], ...]  # (name, pronoun, object pronoun)

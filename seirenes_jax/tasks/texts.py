@@ -1,7 +1,8 @@
 """Hints and worked solutions of the tiny world, and the texts its model is warm-started on.
 
-A label is family/sub-family. Each has wordings for training and others, held out, for evaluation; the words
-are the same, the sentences are not. A claim says what a hint asserts, so a solution can trust it.
+A label is family/sub-family. Each has wordings for training and others, held out, for evaluation:
+the words are the same, the sentences are not. A claim says what a hint asserts, so that a solution
+can trust it.
 """
 
 import random
@@ -30,7 +31,8 @@ RANDOM = "random/words"
 FORMS: dict[str, dict[str, tuple[str, ...]]] = {
     FACTS: {
         "train": (
-            "The shop has {a} {x} and {b} {y}. The room has {c} {z}. After the {nth} step {who} has {v}.",
+            "The shop has {a} {x} and {b} {y}. The room has {c} {z}. After the {nth} step "
+            "{who} has {v}.",
             "There are {a} {x} and {b} {y} in the room. By the {nth} change the count is {v}.",
             "After the {nth} change {who} has {v} {what}, the shop has {a} {x} and {b} {y}.",
             "{a} {x}, {b} {y} and {c} {z} are in the room. The {nth} step leaves {v} {what}.",
@@ -83,6 +85,7 @@ FORMS: dict[str, dict[str, tuple[str, ...]]] = {
             "Just write {v}.",
             "The final count is {v}.",
             "Answer with {v}.",
+            "Write {v} as the final answer.",
         ),
         "heldout": (
             "The final answer is {v}.",
@@ -103,7 +106,7 @@ FORMS: dict[str, dict[str, tuple[str, ...]]] = {
             "Skip the last sentence.",
             "Ignore the last step, it is a mistake.",
             "The last change does not count.",
-            "Forget the last step, do not use it.",
+            "Do not use the last sentence.",
         ),
     },
     CORRECTION: {
@@ -156,7 +159,7 @@ RANDOM_WORDS = tuple(
     "red walk the cups sun of blue keys day and warm likes hats in room doors good shop".split()
 )
 
-# The warm start's diet. Shares of each table sum to 1; kinds are "clean", "hinted/LABEL", "adversary/LABEL".
+# The warm start's diet; each table sums to 1. Kinds: "clean", "hinted/LABEL", "adversary/LABEL".
 ROLES = {"clean": 0.33, "hinted": 0.47, "adversary": 0.20}
 HINTED = {  # what the hint says is TRUE here (or an instruction to be followed)
     TRUE_STEP: 0.24,
@@ -214,7 +217,7 @@ class Claim:
 def hint(story: Story, label: str, truth: bool, *, split: str, draw: int) -> tuple[str, Claim]:
     """A hint of a label and what it claims. `truth` makes a step or final claim true.
 
-    A false hint never holds the gold answer as a number, and trusting it never gives the gold answer.
+    A false hint never holds the gold answer as a number; to trust it never gives the gold answer.
     """
     rng = random.Random(stable_hash("tiny hint", story.problem.id, label, split, int(truth), draw))
     worded = WORDED_AS[label] if label in WORDED_AS else label
@@ -257,7 +260,7 @@ def _claim(story: Story, kind: str, truth: bool, *, rng: random.Random) -> Claim
 
 
 def _false_values(story: Story, step: int) -> list[int]:
-    """The values nearest to the true one after a step from which the story goes on to another end."""
+    """The values nearest to the true one from which the story goes on to another end."""
     true, gold = story.values[step - 1], story.values[-1]
     rest = story.steps[step:]
     ends = {v: values_from(v, rest) for v in range(LOW, HIGH + 1) if v not in (true, gold)}
@@ -291,15 +294,18 @@ def _corrected(story: Story, old: int, new: int) -> tuple[int, tuple[Step, ...]]
 def solution(story: Story, claim: Claim | None = None) -> str:
     r"""The worked solution: in full, or trusting a hint's claim.
 
-    >>> solution(stories("train", 1, 0)[0]).endswith(r"\boxed{72}")
-    True
+    "Tom has 12 apples. He buys 5 more. ..." gives `12+5=17. 17-3=14. \boxed{14}`; under "After the
+    first step Tom has 19." it is `19-3=16. \boxed{16}`; under "The answer is 9." `\boxed{9}`.
     """
     value, steps = _course(story, claim)
     lines: list[str] = []
     for step in steps:
         new = step.after(value)
         if new is None:
-            raise DataError(f"{story.problem.id}: {claim} leads out of the tiny world at {step.text!r}")
+            raise DataError(
+                f"{story.problem.id}: got {claim}, which leads out of the tiny world at "
+                f"{step.text!r}; wanted a claim of `hint` for this very story"
+            )
         lines.append(step.line(value, new))
         value = new
     return " ".join([*lines, f"\\boxed{{{value}}}"])

@@ -1,7 +1,8 @@
 """The embedded tiny world: seeded arithmetic stories with every value on the way known.
 
-Train and held-out never meet: the chain of numbers and operations itself decides to which of the two a story
-belongs, whatever words it is told in. A story's id names its draw, so it can be told again from the id alone.
+Train and held-out never meet: the chain of numbers and operations itself decides to which of the
+two a story belongs, whatever words it is told in. A story's id names its draw, so it can be told
+again from the id alone.
 """
 
 import random
@@ -81,7 +82,7 @@ def values_from(start: int, steps: Sequence[Step]) -> tuple[int, ...] | None:
 
 
 def stories(split: str, n: int, seed: int) -> list[Story]:
-    """The first n distinct stories of a split under a seed; a longer draw begins with a shorter one."""
+    """The first n distinct stories of a split under a seed; more begin with the same."""
     if split not in SPLITS:
         raise DataError(f"tiny world: got split {split!r}; wanted one of {', '.join(SPLITS)}")
     found: dict[str, Story] = {}
@@ -109,8 +110,8 @@ def story_of(problem: Problem) -> Story:
         if story.problem.question == problem.question:
             return story
     raise DataError(
-        f"problem {problem.id!r} is not of the tiny world as it is now; wanted an id like tiny-0-17 "
-        "with the question this seed and index give; draw the problems again"
+        f"problem {problem.id!r} is not of the tiny world as it is now; wanted an id like "
+        "tiny-0-17 with the question this seed and index give; draw the problems again"
     )
 
 
@@ -118,22 +119,36 @@ Chain = tuple[random.Random, int, tuple[Step, ...], tuple[int, ...]]
 
 
 def _chain(seed: int, index: int) -> Chain:
-    """Start, changes without words, values; and the generator to go on with."""
+    """Start, changes without words, values; and the generator to go on with.
+
+    No number stands twice in a question ("read the 5 as 8" is clear), nor does the answer stand in
+    it (a hint that repeats a number of the question never gives the answer away).
+    """
     draw = random.Random(stable_hash(SOURCE, seed, index))
-    level = draw.choice(LEVELS)
-    start = draw.randint(LOW + 1, MOST_START)
+    level = draw.choice(LEVELS)  # drawn once: redraws must not favour short stories
+    while True:
+        start = draw.randint(LOW + 1, MOST_START)
+        steps, values = _walk(draw, start, level)
+        numbers = (start, *(step.operand for step in steps if step.op not in FACTORS))
+        if len(set((*numbers, values[-1]))) == len(numbers) + 1:
+            return draw, start, steps, values
+
+
+Walk = tuple[tuple[Step, ...], tuple[int, ...]]
+
+
+def _walk(draw: random.Random, start: int, level: int) -> Walk:
+    """Random changes that stay inside the world and never come back to a value: none is idle."""
     steps: list[Step] = []
-    values: list[int] = []
-    value = start
+    values = [start]
     while len(steps) < level:
         op = draw.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))[0]
         step = Step(op, FACTORS[op] if op in FACTORS else draw.randint(LOW, MOST_CHANGE), "")
-        new = step.after(value)
-        if new is not None:
+        new = step.after(values[-1])
+        if new is not None and new not in values:
             steps.append(step)
             values.append(new)
-            value = new
-    return draw, start, tuple(steps), tuple(values)
+    return tuple(steps), tuple(values[1:])
 
 
 def _split_of(start: int, steps: Sequence[Step]) -> str:

@@ -24,7 +24,7 @@ def _number(text: str) -> Fraction | None:
     return None
 
 
-def equal(gold: str, said: str) -> bool:
+def equal(gold: str, said: str, tolerance: str | None = None) -> bool:
     """True when both mean the same."""
     left, right = (re.sub(r"[\s$]|\\[,!;:]", "", text) for text in (gold, said))
     if not left:

@@ -1,0 +1,365 @@
+"""Checkpoints: everything a run needs to go on, all of it or nothing.
+
+One step directory holds the state and the host's own arrays and JSON, and Orbax finalises them
+together. Beside them stands a fingerprint of every array, so that a restore can tell a good
+checkpoint from a damaged one and fall back to the one before.
+"""
+
+import errno
+import gc
+import hashlib
+import json
+import math
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from seirenes_jax.errors import CheckpointError, ConfigError, SaveError
+
+# What reading a truncated, flipped or missing file raises. A device out of memory is none of these.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Restored:
+    """What a checkpoint held, bit for bit."""
+
+    step: int
+    state: Any
+    host_arrays: dict[str, np.ndarray]
+    host_json: dict[str, Any]
+    messages: tuple[str, ...]  # one for every newer checkpoint that was damaged
+
+
+class Checkpoints:
+    """The checkpoints of one run folder: the newest `keep` of them and the best one."""
+
+    def __init__(self, folder: str | Path, keep: int) -> None:
+        if keep < 1:
+            raise ConfigError(f"checkpoint.keep: got {keep}; wanted at least 1")
+        self.folder = Path(folder).absolute()
+        self._keep = keep
+        self._damaged: set[int] = set()
+        self._metrics: dict[int, float | None] = {}  # of steps on disk
+        self._pending: tuple[int, int] | None = None  # step and bytes of the save under way
+        self._manager = self._open()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+    def close(self) -> None:
+        """Finish what is under way; SaveError if it fails."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def _open(self) -> ocp.CheckpointManager:
+        # What a killed or failed save left behind goes. What to keep is decided in `_retain`.
+        options = ocp.CheckpointManagerOptions(cleanup_tmp_directories=True)
+        return ocp.CheckpointManager(self.folder, options=options)
+
+    def steps(self) -> list[int]:
+        """Steps that were saved completely, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def best(self) -> int | None:
+        """The step with the highest metric; None where none was saved with one."""
+        for step in self.steps():
+            if step not in self._metrics:
+                try:
+                    self._metrics[step] = _read_host(self._manager, step)[0]["metric"]
+                except _DAMAGE:
+                    self._metrics[step] = None  # `restore` says so when it comes to it
+        scored = [(m, s) for s in self.steps() if (m := self._metrics[s]) is not None]
+        return max(scored)[1] if scored else None
+
+    def save(
+        self, step: int, state: Any, *, host_arrays: Mapping[str, np.ndarray],
+        host_json: Mapping[str, Any], metric: float | None,
+    ) -> None:  # fmt: skip
+        """Start saving. The arrays may be donated as soon as this returns; `wait` says how it went.
+
+        `metric` is higher for better.
+        """
+        self.wait()
+        for damaged in sorted(self._damaged & set(self.steps())):
+            self._delete(damaged)  # the run goes on from before them and saves them anew
+        self._damaged.clear()
+        if step in self.steps():
+            raise SaveError(f"step {step} is already saved in {self.folder}; it was left as it is")
+        scored = metric if metric is not None and math.isfinite(metric) else None
+        head = {"step": step, "metric": scored, "leaves": _describe(state), "json": dict(host_json)}
+        blob = _pack(head, host_arrays)
+        self._pending = (step, blob.nbytes + sum(x.nbytes for x in jax.tree.leaves(state)))
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(state), host=ocp.args.PyTreeSave({"blob": blob})
+                ),
+                force=True,
+            )
+        except (*_DAMAGE, RuntimeError) as error:
+            raise self._failed(error) from error
+
+    def wait(self) -> None:
+        """Until the save under way is finished and its record reads back; else SaveError."""
+        if self._pending is None:
+            return
+        step = self._pending[0]
+        try:
+            self._manager.wait_until_finished()
+            if step not in self.steps():
+                raise OSError(f"step {step} was never finalised")
+            _read_host(self._manager, step)
+        except (*_DAMAGE, RuntimeError) as error:
+            raise self._failed(error) from error
+        self._pending = None
+        self._retain()
+
+    def _retain(self) -> None:
+        """Only now, with the new one known to be there, may older ones go."""
+        kept = {*self.steps()[-self._keep :], self.best()}
+        for step in self.steps():
+            if step not in kept:
+                self._delete(step)
+
+    def _delete(self, step: int) -> None:
+        self._manager.delete(step)
+        self._metrics.pop(step, None)
+
+    def _failed(self, error: Exception) -> SaveError:
+        """Name what happened, and stand ready for another try."""
+        assert self._pending is not None
+        step, size = self._pending
+        self._pending = None
+        self._manager.close()
+        self._manager = self._open()
+        free = shutil.disk_usage(self.folder).free / 2**30
+        kept = ", ".join(map(str, self.steps())) or "none"
+        no_space = _is_no_space(error)
+        what = "no space left on the device" if no_space else _first_line(error)
+        change = "Free some space or lower checkpoint.keep, then run" if no_space else "Run"
+        return SaveError(
+            f"saving step {step} into {self.folder} failed: {what} (it holds about "
+            f"{size / 2**30:.3f} GiB; {free:.3f} GiB are free). Complete checkpoints still there: "
+            f"{kept}. {change} the same command again."
+        )
+
+    def restore(self, abstract_state: Any) -> Restored | None:
+        """The newest good checkpoint, laid out by the shardings of `abstract_state`.
+
+        None where nothing was saved. Damaged ones are passed over, each with a message.
+        """
+        self.wait()
+        messages: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                record, arrays = _read_host(self._manager, step)
+                state = _read_state(self._manager, step, record["leaves"], abstract_state)
+            except jax.errors.JaxRuntimeError:
+                raise  # out of memory says nothing about the file
+            except _DAMAGE as error:
+                self._damaged.add(step)
+                messages.append(
+                    f"the checkpoint of step {step} is damaged and was passed over: "
+                    f"{_first_line(error)}"
+                )
+                continue
+            return Restored(step, state, arrays, record["json"], tuple(messages))
+        if messages:
+            raise CheckpointError(
+                f"no checkpoint in {self.folder} is good:\n" + "\n".join(messages)
+                + "\nRestore the folder from a copy, or start anew in another --workdir."
+            )
+        return None
+
+
+def load_params(folder: str | Path, abstract_params: Any, step: int | None) -> tuple[int, Any]:
+    """Weights alone, of one step or (None) of the newest, whatever else was saved with them."""
+    # It may be a live run's folder: nothing is written and nothing cleaned up.
+    options = ocp.CheckpointManagerOptions(create=False, save_root_metadata=False)
+    path = Path(folder).absolute()
+    if not path.is_dir():
+        raise ConfigError(f"no folder of checkpoints: got {str(folder)!r}; wanted RUN/checkpoints")
+    with ocp.CheckpointManager(path, options=options) as manager:
+        steps = sorted(manager.all_steps())
+        if not steps or step not in (None, *steps):
+            raise ConfigError(f"{folder}: no checkpoint of step {step}; it has {steps or 'none'}")
+        chosen = steps[-1] if step is None else step
+        try:
+            record, _ = _read_host(manager, chosen)
+            tree = {"params": abstract_params}
+            state = _read_state(manager, chosen, record["leaves"], tree, part="params/")
+        except jax.errors.JaxRuntimeError:
+            raise
+        except _DAMAGE as error:
+            raise CheckpointError(
+                f"{folder}: the checkpoint of step {chosen} is damaged: {_first_line(error)}; "
+                f"steps saved there: {steps}"
+            ) from error
+    return chosen, state["params"]
+
+
+Leaves = dict[str, list[Any]]  # path -> [shape, dtype, fingerprint]
+
+
+def _paths(tree: Any) -> dict[str, Any]:
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+
+
+def _describe(state: Any) -> Leaves:
+    leaves = _paths(state)
+    prints = np.asarray(fingerprints(list(leaves.values()))).tolist()
+    return {
+        path: [list(leaf.shape), leaf.dtype.name, mark]
+        for (path, leaf), mark in zip(leaves.items(), prints, strict=True)
+    }
+
+
+@jax.jit
+def fingerprints(arrays: list[jax.Array]) -> jax.Array:
+    """Two 32-bit sums of each array's bits, weighted by place: uint32 [arrays, 2].
+
+    Computed where the arrays live, in modular integers: the same whatever the sharding or the
+    number of processes. The weights are odd, so no single flipped bit can leave a sum as it was.
+    """
+    return jnp.stack([_fingerprint(x) for x in arrays]) if arrays else jnp.zeros((0, 2), jnp.uint32)
+
+
+def _fingerprint(x: jax.Array) -> jax.Array:
+    if x.dtype == jnp.bool_:
+        x = x.astype(jnp.uint8)
+    unsigned = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+    place = jnp.zeros(bits.shape, jnp.uint32)
+    for axis, size in enumerate(bits.shape):
+        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+    weights = [_mix(place + jnp.uint32(salt)) | jnp.uint32(1) for salt in (0, 0x9E3779B9)]
+    return jnp.stack([jnp.sum(bits * weight, dtype=jnp.uint32) for weight in weights])
+
+
+def _mix(x: jax.Array) -> jax.Array:
+    """Spread neighbours apart (the finaliser of MurmurHash3)."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def _pack(head: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The host's record as bytes: JSON and arrays in one, so that they share the state's fate."""
+    for name, x in arrays.items():
+        if x.dtype.hasobject or np.dtype(x.dtype.name) != x.dtype:
+            raise TypeError(f"host array {name}: got dtype {x.dtype}; wanted plain native numbers")
+    kinds = [[name, x.dtype.name, list(x.shape)] for name, x in arrays.items()]
+    text = json.dumps({**head, "arrays": kinds}).encode()
+    raw = [x.tobytes() for x in arrays.values()]
+    body = b"".join([len(text).to_bytes(8, "little"), text, *raw])
+    return np.frombuffer(hashlib.sha256(body).digest() + body, np.uint8)
+
+
+def _restore(manager: ocp.CheckpointManager, step: int, args: Any) -> Any:
+    """`manager.restore`, with what cannot be read raised as an OSError and said once."""
+    hook = sys.unraisablehook
+    # When one of Orbax's readers fails, the others complain pages long as they are dropped.
+    sys.unraisablehook = lambda _: None
+    try:
+        return manager.restore(step, args=args)
+    except Exception as error:
+        # A chunk that cannot be read is a bare Exception there, around the cause.
+        if type(error) is not Exception or isinstance(error.__cause__, MemoryError):
+            raise
+        failure = _first_line(error.__cause__ or error)
+    finally:
+        gc.collect()
+        sys.unraisablehook = hook
+    raise OSError(failure)
+
+
+def _read_host(
+    manager: ocp.CheckpointManager, step: int
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    args = ocp.args.Composite(host=ocp.args.PyTreeRestore())
+    data = np.asarray(_restore(manager, step, args)["host"]["blob"]).tobytes()
+    digest, body = data[:32], data[32:]
+    if hashlib.sha256(body).digest() != digest:
+        raise ValueError("the host's record is not what was saved")
+    at = 8 + int.from_bytes(body[:8], "little")
+    record: dict[str, Any] = json.loads(body[8:at])
+    if record["step"] != step:
+        raise ValueError(f"the directory of step {step} holds step {record['step']}")
+    arrays = {}
+    for name, dtype, shape in record["arrays"]:
+        count = math.prod(shape)
+        flat = np.frombuffer(body, np.dtype(dtype), count=count, offset=at)
+        arrays[name] = flat.reshape(shape).copy()
+        at += flat.nbytes
+    return record, arrays
+
+
+def _read_state(
+    manager: ocp.CheckpointManager, step: int, leaves: Leaves, abstract: Any, part: str = ""
+) -> Any:
+    stored = {path: leaf for path, leaf in leaves.items() if path.startswith(part)}
+    _refuse_other_shapes(step, stored, _paths(abstract))
+    arguments = ocp.args.PyTreeRestore(
+        abstract,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+        partial_restore=bool(part),
+    )
+    state = _restore(manager, step, ocp.args.Composite(state=arguments))["state"]
+    for path, (_, _, mark) in _describe(state).items():
+        if mark != stored[path][2]:
+            raise ValueError(f"{path} is not what was saved")
+    return state
+
+
+def _refuse_other_shapes(step: int, stored: Leaves, wanted: Mapping[str, Any]) -> None:
+    have = {path: (tuple(shape), dtype) for path, (shape, dtype, _) in stored.items()}
+    want = {path: (tuple(leaf.shape), leaf.dtype.name) for path, leaf in wanted.items()}
+    differing = [p for p in sorted(have.keys() | want.keys()) if have.get(p) != want.get(p)]
+    if not differing:
+        return
+
+    def said(arrays: Mapping[str, tuple[tuple[int, ...], str]], path: str) -> str:
+        return f"{arrays[path][1]}{list(arrays[path][0])}" if path in arrays else "nothing"
+
+    lines = [f"  {p}: stored {said(have, p)}, wanted {said(want, p)}" for p in differing[:5]]
+    raise CheckpointError(
+        f"the checkpoint of step {step} belongs to another model or optimizer: {len(differing)} "
+        "arrays differ, such as\n" + "\n".join(lines)
+        + "\nUse the config it was saved under, or another --workdir."
+    )
+
+
+def _is_no_space(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # TensorStore says it in words only.
+        if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

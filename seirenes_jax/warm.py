@@ -1,0 +1,75 @@
+"""The tiny world's start: a tokenizer and a supervised decoder that solves, trusts hints and writes them.
+
+Made once, kept outside the run folder as a Hugging Face folder under the hash of all that shaped it, and
+shared by every seed, test and notebook.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seirenes_jax.batch import Piece, Row, fill, pack
+from seirenes_jax.knobs import Batch, Optimizer, WarmStart
+from seirenes_jax.models import ModelConfig, init_params
+from seirenes_jax.optim import make_optimizer
+from seirenes_jax.state import Params, TrainBatch, TrainState
+from seirenes_jax.step import imitate_step
+from seirenes_jax.text import Tokenizer
+from seirenes_jax.types import Messages
+
+Example = tuple[Messages, str, str]  # prompt, answer, kind
+BLOCK = 512  # examples packed together
+
+
+def imitate(
+    config: ModelConfig, tokenizer: Tokenizer, examples: Sequence[Example], knobs: WarmStart,
+    *, row_tokens: int, on_step: Callable[[int, float], None],
+) -> Params:  # fmt: skip
+    """Supervised training on the examples; a pure function of its arguments."""
+    optimizer = make_optimizer(
+        Optimizer(
+            lr=knobs.lr, warmup_steps=min(50, knobs.steps // 10), schedule="cosine",
+            weight_decay=0.01, b1=0.9, b2=0.98, eps=1e-8, clip=1.0,
+        ), knobs.steps,
+    )  # fmt: skip
+    params = init_params(config, knobs.seed)
+    state = TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))
+    batches = supervised_batches(
+        tokenizer, examples, Batch(row_tokens=row_tokens, rows=knobs.batch), epochs=knobs.steps
+    )
+    loss: jax.Array | None = None
+    for step in range(1, knobs.steps + 1):
+        before, (state, loss) = loss, imitate_step(
+            state, next(batches), config=config, optimizer=optimizer
+        )
+        # The step before is done by now: reading its loss costs no wait.
+        on_step(step, float("nan") if before is None else float(before))
+    return state.params
+
+
+def supervised_batches(
+    tokenizer: Tokenizer, examples: Sequence[Example], batch: Batch, *, epochs: int
+) -> Iterator[TrainBatch]:
+    """Packed batches in the examples' order, again and again; every trained token weighs the same."""
+    pieces = []
+    for messages, answer, _ in examples:
+        tokens = np.array([*tokenizer.encode(answer), tokenizer.stop_ids[0]], np.int32)
+        blank = np.zeros(len(tokens), np.float32)
+        pieces.append([Piece(tokenizer.render(messages), tokens, blank, 1.0, 1.0, 0)])
+    rows: list[Row] = []
+    for start in range(0, len(pieces), BLOCK):
+        rows += pack(pieces[start : start + BLOCK], batch.row_tokens)
+    for epoch in range(epochs):
+        order = np.random.default_rng(epoch).permutation(len(rows))
+        for start in range(0, len(rows) - batch.rows + 1, batch.rows):
+            chosen = [rows[i] for i in order[start : start + batch.rows]]
+            micro = fill(chosen, batch, temperature=1.0)
+            yield micro.replace(weight_BT=micro.weight_BT / np.sum(micro.train_BT))  # type: ignore[attr-defined]
+
+
+def cache_folder(cache_dir: Path, digest: str) -> Path:
+    """Where a warm start of this digest lives."""
+    return cache_dir / "warm" / digest
