@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats  # type: ignore[import-untyped]
+from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 
 from seirenes_jax.errors import DataError
 
@@ -145,10 +145,10 @@ def paired_t(
     if n < 2:
         return Interval(mean, -math.inf, math.inf, n), 1.0
     error = float(gaps.std(ddof=1)) / math.sqrt(n)
-    reach = error * float(stats.t.ppf((1 + level) / 2, n - 1))
+    reach = error * float(stdtrit(n - 1, (1 + level) / 2))
     if error == 0.0:
         return Interval(mean, mean, mean, n), 1.0 if mean == 0.0 else 0.0
-    p = 2.0 * float(stats.t.sf(abs(mean) / error, n - 1))
+    p = 2.0 * float(stdtr(n - 1, -abs(mean) / error))
     return Interval(mean, mean - reach, mean + reach, n), p
 
 
@@ -275,7 +275,7 @@ def _draw_line(axes: Axes, name: str, seeds: Sequence[Curve], color: str) -> Non
     mean = table.mean(0)
     axes.plot(common, mean, color=color, label=name)
     if len(seeds) > 1:
-        reach = stats.t.ppf(0.975, len(seeds) - 1) * table.std(0, ddof=1) / math.sqrt(len(seeds))
+        reach = stdtrit(len(seeds) - 1, 0.975) * table.std(0, ddof=1) / math.sqrt(len(seeds))
         axes.fill_between(common, mean - reach, mean + reach, color=color, alpha=0.18, lw=0)
 
 

@@ -121,7 +121,7 @@ def read_config(folder: str | Path, *, dtype: str, param_dtype: str, remat: str)
 
     def need(key: str) -> Any:
         if raw.get(key) is None:
-            raise ConfigError(f"{file}: field {key!r} is missing; the weights cannot be read without")
+            raise ConfigError(f"{file}: field {key!r} is missing; the model needs it")
         return raw[key]
 
     heads, width = need("num_attention_heads"), need("hidden_size")
@@ -153,14 +153,15 @@ def _refuse_unsupported(raw: Mapping[str, Any], file: Path) -> None:
     # `sliding_window` alone means nothing: it counts where it is switched on, which is refused.
     odd = sorted(set(raw.get("layer_types") or ()) - {"full_attention"})
     if odd:
-        raise ConfigError(f"{file}: layer_types {odd} are not supported; wanted full_attention only")
+        raise ConfigError(f"{file}: layer_types {odd} are not supported; wanted full_attention")
 
 
 def _rope_theta(raw: Mapping[str, Any], file: Path) -> float:
     """Older files say rope_theta, newer ones rope_parameters; they must not disagree."""
     inner = dict(raw.get("rope_parameters") or {})
     kind = inner.pop("rope_type", "default")
-    found = {float(x) for x in (inner.pop("rope_theta", None), raw.get("rope_theta")) if x is not None}
+    said = (inner.pop("rope_theta", None), raw.get("rope_theta"))
+    found = {float(theta) for theta in said if theta is not None}
     if kind != "default" or inner:
         raise ConfigError(
             f"{file}: rope_parameters of type {kind!r} with {sorted(inner) or 'nothing more'} are "
@@ -190,7 +191,9 @@ def load(
             f"{folder}: the weights are not those of its config.json: {len(missing)} missing "
             f"{missing[:4]}, {len(unexpected)} unexpected {unexpected[:4]}"
         )
-    opened = {file: safe_open(str(file), framework="np") for file in sorted(set(files.values()))}
+    opened: dict[Path, Any] = {
+        file: safe_open(str(file), framework="np") for file in sorted(set(files.values()))
+    }
     params: dict[str, Any] = {}
     for weight in table:
         stacked = np.empty(_stacked(weight, config), _dtype(param_dtype))
@@ -218,8 +221,15 @@ def export(
     params: Params, config: ModelConfig, folder: str | Path, *, tokenizer: Tokenizer, dtype: str,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:  # fmt: skip
-    """Write what AutoModelForCausalLM and AutoTokenizer load. The folder appears when it is whole."""
+    """What AutoModelForCausalLM and AutoTokenizer load. The folder appears when it is whole."""
     final = Path(folder).absolute()
+    if final.exists() and any(final.iterdir()) and not (final / "config.json").is_file():
+        raise ConfigError(f"export: {final} holds something else; wanted a new folder or an export")
+    if tokenizer.vocab_size > config.vocab:
+        raise ConfigError(
+            f"export: the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab} rows"
+        )
+    _check_params(params, config, weights(config))
     partial = final.with_name(f".{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -267,7 +277,6 @@ def _write_weights(
     params: Params, config: ModelConfig, folder: Path, *, dtype: str, shard_bytes: int
 ) -> None:
     table = weights(config)
-    _check_params(params, config, table)
     size = _dtype(dtype).itemsize
     shards: list[dict[str, tuple[Weight, int]]] = [{}]
     filled = total = 0
@@ -316,8 +325,8 @@ def _check_params(params: Params, config: ModelConfig, table: list[Weight]) -> N
         shape = tuple(_get(params, weight.path).shape)
         if shape != _stacked(weight, config):
             raise ConfigError(
-                f"export: {'/'.join(weight.path)} has shape {list(shape)}; the model's config wants "
-                f"{list(_stacked(weight, config))}"
+                f"export: {'/'.join(weight.path)} has shape {list(shape)}; the model's config "
+                f"wants {list(_stacked(weight, config))}"
             )
     extra = sorted(_leaf_paths(params) - {"/".join(weight.path) for weight in table})
     if extra:

@@ -20,9 +20,8 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 import numpy as np
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2, summary_pb2
 
+from seirenes_jax import board
 from seirenes_jax.console import Bar, clock, flatten, printable, say, step_line
 from seirenes_jax.errors import ConfigError, DataError, SaveError
 
@@ -125,7 +124,7 @@ class RunLog:
         self.out = sys.stdout if out is None else out
         self._seconds: deque[float] = deque(maxlen=20)  # of the last steps, for the ETA
         self._last = time.monotonic()
-        self._board: Any = None
+        self._board: FileIO | None = None
         self._wandb = _start_wandb(wandb, self.folder) if wandb else None
         with saving(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -146,22 +145,19 @@ class RunLog:
 
     def close(self) -> None:
         """Let go of all files; saying it twice does no harm."""
-        for file in (self._metrics, self._rollouts, self._events):
-            file.close()
+        for file in (self._metrics, self._rollouts, self._events, self._board):
+            if file is not None:
+                file.close()
         if self._wandb is not None:
             self._wandb.finish()
             self._wandb = None
-        board, self._board = self._board, None
-        if board is not None:
-            with saving(self.folder / "tensorboard"):
-                board.close()
 
     def cut_back(self, step: int) -> None:
         """Forget all steps after `step`, the one restored. `events.log` keeps its lines."""
         for file in (self._metrics, self._rollouts):
             cut_lines(Path(file.name), step)
         if any((self.folder / "tensorboard").glob("*tfevents*")):
-            self._start_board(step + 1)
+            self._board = self._start_board(step + 1)
 
     def log_step(self, metrics: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]]) -> None:
         """One step: its metrics, sampled rollouts, scalars, and one line on the console."""
@@ -170,10 +166,8 @@ class RunLog:
         _append(self._metrics, [row])
         scalars = flatten(row)
         if self._board is None:
-            self._start_board(step)
-        with saving(self.folder / "tensorboard"):
-            values = [summary_pb2.Summary.Value(tag=k, simple_value=v) for k, v in scalars.items()]
-            self._write_board(step=step, summary=summary_pb2.Summary(value=values))
+            self._board = self._start_board(step)
+        _write(self._board, board.scalars(step, scalars))
         if self._wandb is not None:
             self._wandb.log(scalars, step=step)
         now = time.monotonic()
@@ -195,26 +189,16 @@ class RunLog:
         """A progress bar with ETA for a phase; a context manager."""
         return Bar(name, total, unit=unit, out=self.out)
 
-    def _start_board(self, step: int) -> None:
+    def _start_board(self, step: int) -> FileIO:
         """A new event file; its start mark makes TensorBoard drop older ones from `step` on."""
         folder = self.folder / "tensorboard"
         with saving(folder):
             folder.mkdir(exist_ok=True)
             if self._board is not None:
                 self._board.close()
-            # Not SummaryWriter: its thread dies on a full disk, and the run hangs in its queue.
-            count = sum(1 for _ in folder.glob("*tfevents*"))
-            self._board = EventsWriter(str(folder / "events"), filename_suffix=f".{count:06d}")
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._write_board(step=step, session_log=start)
-
-    def _write_board(self, *, step: int, summary: Any = None, session_log: Any = None) -> None:
-        self._board.write_event(
-            event_pb2.Event(
-                wall_time=time.time(), step=step, summary=summary, session_log=session_log
-            )
-        )
-        self._board.flush()
+            file = board.next_file(folder).open("ab", buffering=0)
+        _write(file, board.opening(step))
+        return file
 
 
 def _append(file: FileIO, rows: Sequence[Mapping[str, Any]]) -> None:

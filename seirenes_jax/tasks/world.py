@@ -16,8 +16,8 @@ from seirenes_jax.types import Problem
 
 SOURCE = "tiny"
 SPLITS = ("train", "heldout")
-LOW, HIGH = 2, 99  # every value on the way; from 2, so that plurals always fit
-MOST_START, MOST_CHANGE = 40, 20
+LOW, HIGH = 2, 60  # every value on the way; from 2, so that plurals always fit
+MOST_START, MOST_CHANGE = 20, 9
 LEVELS = (2, 3, 4, 5)  # number of steps
 HELD_OUT_ONE_IN = 8
 

@@ -50,7 +50,8 @@ class _Parser(Atoms):
         token = self.peek()
         if token.kind == "c" and token.text == "newline" and self.cells:
             return None
-        return _SEPARATORS.get(token.text.lower().strip(" ,")) if token.kind != "n" else None
+        text = token.text.lower().strip(" ,") if token.kind == "t" else token.text.lower()
+        return _SEPARATORS.get(text) if token.kind != "n" else None
 
     def _separator(self) -> str | None:
         kind = self._separator_ahead()

@@ -59,7 +59,7 @@ def test_same_texts_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
 def test_ids_are_those_of_sentencepiece(folder: Path) -> None:
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "sentencepiece.model"))
     ours = load_tokenizer(folder)
-    odd = ["", " ", "  Tom  has\n\n12  apples ", "Tommy hasn't 7", "☃☃ snow ☃ Tom", "}}</hint>\\boxed{"]
+    odd = ["", " ", "  Tom  has\n\n12  apples ", "Tommy hasn't 7", "☃☃ snow ☃ Tom", "}}</hint>{"]
     for text in CORPUS + odd:
         assert ours.encode(text) == pieces.encode(text), text
 
