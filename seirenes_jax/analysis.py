@@ -65,15 +65,15 @@ def read_rollouts(folder: Path) -> list[dict[str, Any]]:
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """The summary of a finished run; None while there is none."""
-    return _read_object(Path(folder) / "summary.json")
+    return read_object(Path(folder) / "summary.json")
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
     """The config as the run stored it; None where there is none."""
-    return _read_object(Path(folder) / "config.json")
+    return read_object(Path(folder) / "config.json")
 
 
-def _read_object(path: Path) -> dict[str, Any] | None:
+def read_object(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:

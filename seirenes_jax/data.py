@@ -33,11 +33,12 @@ class Order:
         self.problems, self.seed, self.mastered_share = problems, seed, mastered_share
         self._order = grain.MapDataset.range(len(problems)).shuffle(seed=seed % 2**32).repeat()
 
-    def take(self, cursor: Cursor, n: int) -> list[tuple[Problem, int]]:
-        """The next n (problem, visit), moving the cursor. Each problem comes at most once a call.
+    def take(self, cursor: Cursor, n: int) -> tuple[list[tuple[Problem, int]], Cursor]:
+        """The next n (problem, visit), each problem at most once, and the cursor behind them.
 
         A mastered problem is passed over but for a small share, so that forgetting is noticed.
         """
+        cursor = Cursor(cursor.index, set(cursor.mastered))
         taken: dict[str, tuple[Problem, int]] = {}
         passes = 0
         while len(taken) < n:
@@ -52,7 +53,7 @@ class Order:
             taken[problem.id] = (problem, visit)
             if len(taken) == len(self.problems):
                 break
-        return list(taken.values())
+        return list(taken.values()), cursor
 
     def _again(self, index: int) -> bool:
         return stable_hash("mastered", self.seed, index) < self.mastered_share * 2**64

@@ -233,13 +233,21 @@ def export(
     partial = final.with_name(f".{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    tokenizer.save(partial)
-    raw = _config_json(config, tokenizer, dtype)
-    (partial / "config.json").write_text(json.dumps(raw, indent=2, sort_keys=True) + "\n")
+    write_config(config, partial, tokenizer=tokenizer, dtype=dtype)
     _write_weights(params, config, partial, dtype=dtype, shard_bytes=shard_bytes)
     if final.exists():
         shutil.rmtree(final)
     partial.rename(final)
+
+
+def write_config(
+    config: ModelConfig, folder: Path, *, tokenizer: Tokenizer, dtype: str
+) -> None:
+    """All of an export but the weights: config.json and the tokenizer's files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(folder)
+    raw = _config_json(config, tokenizer, dtype)
+    (folder / "config.json").write_text(json.dumps(raw, indent=2, sort_keys=True) + "\n")
 
 
 def _config_json(c: ModelConfig, tokenizer: Tokenizer, dtype: str) -> dict[str, Any]:

@@ -304,7 +304,7 @@ def write_hint(problem: Problem, source: str, draw: int) -> str:
     """
     rng = random.Random(stable_hash("written hint", source, problem.id, draw))
     if source == "rule":
-        return _rule_hint(problem, rng)
+        return _rule_hint(problem, rng.choice(FAMILIES), rng)
     if source == "random":
         length = len(write_hint(problem, "rule", draw).split())
         return " ".join(rng.choice(WORDS) for _ in range(length))
@@ -313,8 +313,16 @@ def write_hint(problem: Problem, source: str, draw: int) -> str:
     raise ConfigError(f"hints.source: got {source!r}; hints are written for {', '.join(SOURCES)}")
 
 
-def _rule_hint(problem: Problem, rng: random.Random) -> str:
-    family = rng.choice(FAMILIES)
+def eval_hint(problem: Problem, name: str, draw: int) -> str:
+    """The hint of a named evaluation: one of the four families, `correct_hint` or `irrelevant_hint`."""
+    if name == "correct_hint":
+        return write_hint(problem, "correct", draw)
+    if name == "irrelevant_hint":
+        return write_hint(problem, "random", draw)
+    return _rule_hint(problem, name, random.Random(stable_hash("eval hint", name, problem.id, draw)))
+
+
+def _rule_hint(problem: Problem, family: str, rng: random.Random) -> str:
     given = [int(n) for n in _NUMBER.findall(problem.question) if n.isdigit()] or [12]
     near = int(problem.answer) if re.fullmatch(r"-?\d+", problem.answer) else rng.choice(given)
     for _ in range(20):

@@ -79,7 +79,7 @@ class Sampler:
         # How far back a chunk looks: the shortest of these that covers every live slot.
         self.buckets = sorted({-(-self.columns * part // 64) * 16 for part in (2, 3, 4)})
         self.use = Use()
-        self.step = 0
+        self.step, self.temperature = 0, knobs.temperature
         self._lanes: dict[str, Lane] = {}
 
     def load(self, policy: str, params: Params, step: int) -> None:
@@ -92,9 +92,9 @@ class Sampler:
             assert not self._busy(lane), "weights change between steps, never under a running answer"
             lane.params, lane.step = params, step
 
-    def begin(self, step: int) -> None:
-        """Draws hang on the step from here on."""
-        self.step = step
+    def begin(self, step: int, temperature: float) -> None:
+        """From here on draws hang on this step and are made at this temperature."""
+        self.step, self.temperature = step, temperature
         self.use = Use()
 
     def ask(self, opened: Sequence[tuple[Name, Ask]]) -> list[Rollout]:
@@ -180,7 +180,7 @@ class Sampler:
         reach = max(len(seat.prompt) - 1 + seat.drawn for seat in lane.seats if seat is not None)
         columns = next(bucket for bucket in self.buckets if bucket >= reach)
         lane.state, *lane_out = run_chunk(
-            lane.params, lane.state, jnp.float32(self.knobs.temperature), config=self.config,
+            lane.params, lane.state, jnp.float32(self.temperature), config=self.config,
             chunk=self.knobs.chunk, columns=columns, stop_ids=self.tokenizer.stop_ids,
             top_k=self.knobs.top_k, top_p=self.knobs.top_p,
         )  # fmt: skip

@@ -104,7 +104,7 @@ def apply_gradient(
         params=jax.tree.map(kept, params, state.params),
         opt_state=jax.tree.map(kept, opt_state, state.opt_state),
     )
-    return after, {"grad_norm": norm, "applied": finite}
+    return after, {"grad_norm": norm}
 
 
 def zero_gradient(params: Params) -> Params:

@@ -22,6 +22,7 @@ class TryNote(TypedDict):
 
 class HintNote(TypedDict):
     text: str  # what was passed on; the whole answer where no hint could be read
+    written: str  # the policy's own sound hint for this question, "" where it wrote none
     family: str
     gates: list[str]  # names of the gates it failed
     reward: float

@@ -32,6 +32,7 @@ from seirenes_jax.types import ADVERSARY, LIVE, Ask, Credit, Problem, Rollout
 
 STREAMS = ("clean", "adversary", "robust")
 START = "start"  # the snapshot that a frozen opponent writes with: the run's starting weights
+POLICY_WRITES = ("adversary", "shuffled")  # hint sources for which the policy is asked
 ROUNDING = 1e-9  # a drop of exactly the margin does not count, whatever 2/3 - 1/3 rounds to
 
 # What a hint is paid, of (drop, margin). Under `linear` the clean rate is the same for all hints of
@@ -49,6 +50,7 @@ class Attack:
 
     written: Rollout | None  # the Adversary's answer; None where no policy wrote the hint
     text: str  # what was passed on; the whole answer where no hint could be read
+    own: str  # the sound hint written for this very question, "" where none was
     family: str
     gates: tuple[str, ...]  # what it failed; if any, nobody was asked under it
     hinted: tuple[Rollout, ...]
@@ -73,18 +75,22 @@ def attack(
 ) -> Generator[list[Item], list[Any], Attack]:
     """R2 then R3 of hint number k. A child of its own: R3 starts the moment this hint is in."""
     rules = context.rules
-    if rules.hints.source == "adversary":
+    written, hint, own, gates = None, "", "", ()
+    if rules.hints.source in POLICY_WRITES:
         ((written,),) = yield [mislead(problem, context)]
         parsed = hints.parse_hint(written.text)
         hint = written.text if parsed is None else parsed
         gates = failed_gates(written.text, parsed, problem, context)
-    else:  # the gates restrain a paid Adversary; a hint that nobody is paid for passes as it is
-        written, hint, gates = None, given_hint(problem, k, context), ()
+        own = "" if gates else hint
+    if rules.hints.source == "shuffled":  # what was written waits for another question's next step
+        hint, gates = foreign_hint(problem, k, context), ()
+    elif rules.hints.source != "adversary":  # gates restrain a paid Adversary; nobody is paid here
+        hint = context.write_hint(problem, rules.hints.source, _draw(problem, k, context))
     family, _ = hints.classify(hint)
-    if gates:
-        return Attack(written, hint, family, gates, ())
+    if gates or not hint:
+        return Attack(written, hint, own, family, gates, ())
     (hinted,) = yield [solve(problem, hint, n=rules.rollouts.hinted, context=context)]
-    return Attack(written, hint, family, (), tuple(hinted))
+    return Attack(written, hint, own, family, (), tuple(hinted))
 
 
 def mislead(problem: Problem, context: Context) -> Ask:
@@ -108,22 +114,20 @@ def failed_gates(
     return tuple(failed)
 
 
-def given_hint(problem: Problem, k: int, context: Context) -> str:
-    """A hint that needs no model: by rule, random, correct, or written for another question.
+def foreign_hint(problem: Problem, k: int, context: Context) -> str:
+    """A hint that the policy wrote for another question in the last step; "" where there is none.
 
-    `shuffled` takes another question of the last step and writes a hint for that one afresh: to
-    pass on last step's *texts* would breed a pool that drifts to copies of a few. The first step
-    has no last one and uses hints by rule for the question itself.
+    One that holds this question's answer is passed over, as the leak gate would.
     """
-    source = context.rules.hints.source
-    draw = stable_hash("hint", context.seed, context.step, problem.id, k)
-    if source != "shuffled":
-        return context.write_hint(problem, source, draw)
-    others = [row for row in context.memory.get("questions", ()) if row[0] != problem.id]
-    if others:
-        problem_id, question, answer = others[draw % len(others)]
-        problem = Problem(problem_id, question, answer, source="", level=None)
-    return context.write_hint(problem, "rule", draw)
+    pool = [
+        text for problem_id, text in context.memory.get("hints", ())
+        if problem_id != problem.id and not hints.contains_answer(text, problem.answer)
+    ]  # fmt: skip
+    return pool[_draw(problem, k, context) % len(pool)] if pool else ""
+
+
+def _draw(problem: Problem, k: int, context: Context) -> int:
+    return stable_hash("hint", context.seed, context.step, problem.id, k)
 
 
 def adversary_rewards(
@@ -164,7 +168,7 @@ def adversary_credits(
     attacks: Sequence[Attack], rewards: Sequence[float | None], context: Context
 ) -> list[Credit]:
     """R2, compared by question; only where the live policy wrote and is to learn from it."""
-    if context.rules.adversary.policy != "live":
+    if context.rules.adversary.policy != "live" or context.rules.hints.source != "adversary":
         return []
     return [
         Credit(
@@ -204,6 +208,7 @@ def note(
     told["hints"] = [
         HintNote(
             text=attack.text,
+            written=attack.own,
             family=attack.family,
             gates=list(attack.gates),
             reward=0.0 if reward is None else reward,
@@ -215,11 +220,11 @@ def note(
 
 
 def remember(memory: Memory, notes: Sequence[Note]) -> Memory:
-    """The step's questions, for shuffled hints of the next step."""
+    """The step's own hints by question, for shuffled hints of the next step."""
     if not notes:
         return memory
-    questions = [[told["problem_id"], told["question"], told["answer"]] for told in notes]
-    return {**memory, "questions": questions}
+    written = [[n["problem_id"], h["written"]] for n in notes for h in n["hints"] if h["written"]]
+    return {**memory, "hints": written}
 
 
 GAME = Game(play, remember, STREAMS)

@@ -1,13 +1,8 @@
 """The smallest parts of an answer: numbers, letters, brackets, fractions, roots, functions, matrices."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-
-from seirenes_jax.verify.lexer import END, FUNCTIONS, PLAIN_NAMES, Token
-from seirenes_jax.verify.tree import EMPTY, INFINITY, Node, TooBig, Unreadable, num, sym
-
-DEEPEST = 60  # brackets within brackets
-MOST_TOKENS = 6_000
+from seirenes_jax.verify.brackets import Brackets
+from seirenes_jax.verify.lexer import FUNCTIONS, PLAIN_NAMES, Token
+from seirenes_jax.verify.tree import EMPTY, INFINITY, Node, Unreadable, num, sym
 
 CONSTANTS = {
     "pi": Node("const", value="pi"), "infty": INFINITY, "infinity": INFINITY, "inf": INFINITY,
@@ -21,72 +16,12 @@ GREEK = frozenset(
     "omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar aleph partial nabla".split()
 )
 BIG = frozenset("sum prod int lim limsup liminf bigcup bigcap sup inf oint iint".split())
-_MATRICES = frozenset("matrix pmatrix bmatrix Bmatrix vmatrix smallmatrix array".split())
-_LISTS = frozenset("cases aligned align gathered split rcases dcases".split())
 _INVERSE = {name: "arc" + name for name in ("sin", "cos", "tan", "cot", "sec", "csc")}
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "sgn": "sign"}
 
 
-class Atoms(ABC):
-    """A cursor over tokens, and the parts that need no precedence."""
-
-    def __init__(self, tokens: Sequence[Token]) -> None:
-        if len(tokens) > MOST_TOKENS:
-            raise TooBig(f"an answer of {len(tokens)} tokens; at most {MOST_TOKENS} are compared")
-        self.tokens = list(tokens)
-        self.at = 0
-        self.depth = 0
-        self.bars = 0  # open absolute values
-        self.cells = 0  # open matrices
-
-    @abstractmethod
-    def listing(self) -> Node:
-        """Everything up to a closing bracket: items between separators."""
-
-    @abstractmethod
-    def term(self) -> Node:
-        """A product."""
-
-    @abstractmethod
-    def power(self) -> Node:
-        """A part with its exponent."""
-
-    @abstractmethod
-    def argument(self) -> Node:
-        """What a function without brackets is applied to."""
-
-    def peek(self, ahead: int = 0) -> Token:
-        """The token under the cursor."""
-        place = self.at + ahead
-        return self.tokens[place] if place < len(self.tokens) else END
-
-    def sees(self, *texts: str) -> bool:
-        """The next token is one of these signs or commands."""
-        token = self.peek()
-        return token.kind == "c" and token.text in texts
-
-    def takes(self, *texts: str) -> bool:
-        """As `sees`, and steps over it."""
-        if self.sees(*texts):
-            self.at += 1
-            return True
-        return False
-
-    def needs(self, *texts: str) -> str:
-        """The next token must be one of these."""
-        token = self.peek()
-        if not self.takes(*texts):
-            raise Unreadable(f"expected {' or '.join(texts)} at {token.text!r}")
-        return token.text
-
-    def nested(self) -> Node:
-        """A listing one bracket deeper."""
-        self.depth += 1
-        if self.depth > DEEPEST:
-            raise TooBig(f"brackets nested deeper than {DEEPEST}")
-        node = self.listing()
-        self.depth -= 1
-        return node
+class Atoms(Brackets):
+    """The parts that need no precedence."""
 
     def atom(self) -> Node:
         """One number, letter, bracket or function."""
@@ -133,7 +68,15 @@ class Atoms(ABC):
         inner = self.takes("(")
         token = self.peek()
         self.at += 1
-        names = {"two": "2", "eight": "8", "ten": "10", "sixteen": "16", "three": "3", "five": "5", "seven": "7"}
+        names = {
+            "two": "2",
+            "eight": "8",
+            "ten": "10",
+            "sixteen": "16",
+            "three": "3",
+            "five": "5",
+            "seven": "7",
+        }
         base = names.get(token.text.lower(), token.text)
         if inner:
             self.needs(")")
@@ -146,8 +89,14 @@ class Atoms(ABC):
     def _word(self, token: Token) -> Node:
         name = token.text
         if name.lower() in ("sqrt", "cbrt", "infinity") or name in PLAIN_NAMES:
-            return self._named(name.lower() if name.lower() in ("sqrt", "cbrt", "infinity") else name)
-        for known in ("sqrt", "infinity", "pi"):  # 2sqrt5 came as "2", "sqrt"; "xsqrt" and "pir" come here
+            return self._named(
+                name.lower() if name.lower() in ("sqrt", "cbrt", "infinity") else name
+            )
+        for known in (
+            "sqrt",
+            "infinity",
+            "pi",
+        ):  # 2sqrt5 came as "2", "sqrt"; "xsqrt" and "pir" come here
             place = name.find(known)
             if place >= 0 and len(name) > len(known):
                 pieces = [name[:place], known, name[place + len(known) :]]
@@ -164,28 +113,10 @@ class Atoms(ABC):
             return Node("const", value=name)
         if self.sees("_"):
             self.at += 1
-            name += "_" + self._subscript()
+            name += "_" + self.subscript()
         while self.takes("'", "''"):
             name += "'"
         return sym(name)
-
-    def _subscript(self) -> str:
-        if not self.takes("{"):
-            token = self.peek()
-            self.at += 1
-            if token.kind == "w" and len(token.text) > 1:
-                self.tokens.insert(self.at, Token("w", token.text[1:]))
-                return token.text[0]
-            return token.text
-        depth, name = 1, ""
-        while depth:
-            token = self.peek()
-            if token.kind == "e":
-                raise Unreadable("a subscript is never closed")
-            self.at += 1
-            depth += {"{": 1, "}": -1}.get(token.text, 0)
-            name += token.text if depth else ""
-        return name
 
     def _named(self, name: str) -> Node:
         if name in CONSTANTS:
@@ -212,7 +143,11 @@ class Atoms(ABC):
             elif self.sees("^") and exponent is None:
                 self.at += 1
                 exponent = self._script()
-        if exponent is not None and exponent in (num(-1), Node("neg", (num(1),))) and name in _INVERSE:
+        if (
+            exponent is not None
+            and exponent in (num(-1), Node("neg", (num(1),)))
+            and name in _INVERSE
+        ):
             name, exponent = _INVERSE[name], None
         body = self.argument()
         if name in ("log", "ln", "lg"):
@@ -257,7 +192,7 @@ class Atoms(ABC):
 
     def _command(self, name: str) -> Node:
         if name in ("(", "[", "]", "{", "{set", "langle"):
-            return self._bracket(name)
+            return self.bracket(name)
         if name == "frac":
             above = self._fraction_part()
             return Node("div", (above, self._fraction_part()))
@@ -271,9 +206,9 @@ class Atoms(ABC):
                 self.needs("]")
             return Node("root", (degree, self._root_body()))
         if name in ("|", "lfloor", "lceil"):
-            return self._fence(name)
+            return self.fence(name)
         if name == "begin":
-            return self._environment()
+            return self.environment()
         if name in CONSTANTS:
             return CONSTANTS[name]
         if name == "mathbb":
@@ -287,7 +222,10 @@ class Atoms(ABC):
         if name in BIG:
             return self._big(name)
         if name in DECORATIONS:
-            return Node("opaque", value=f"{name}({_spell(self.single())})")
+            spelled = f"{name}({_spell(self.single())})"
+            if self.takes("_"):
+                spelled += "_" + self.subscript()
+            return Node("opaque", value=spelled)
         if name in ("angle", "triangle", "square", "measuredangle"):
             token = self.peek()
             self.at += token.kind == "w"
@@ -300,44 +238,6 @@ class Atoms(ABC):
             raise Unreadable(f"cannot read {name!r} here")
         raise Unreadable(f"unknown command or sign {name!r}")
 
-    def _bracket(self, open_: str) -> Node:
-        """Groups, tuples, intervals, sets. Which one, the closing bracket and the commas decide."""
-        if open_ == "{set" and self.takes("}set"):
-            return EMPTY
-        bars, self.bars = self.bars, 0
-        body = self.nested()
-        if open_ == "{set":
-            node = self._set(body)
-        elif open_ == "{":
-            if self.sees("over", "choose"):
-                kind = "div" if self.needs("over", "choose") == "over" else "binom"
-                body = Node(kind, (body, self.nested()))
-            self.needs("}")
-            node = body
-        elif open_ == "langle":
-            self.needs("rangle")
-            node = Node("paren", body.args) if body.op == "list" else body
-        else:
-            node = _closed(open_, self.needs(")", "]", "["), body)
-        self.bars = bars
-        return node
-
-    def _set(self, body: Node) -> Node:
-        if self.takes("|", ":"):  # {x | x > 3}: the condition is the answer
-            body = self.nested()
-            self.needs("}set")
-            return body
-        self.needs("}set")
-        return Node("set", body.args if body.op == "list" else (body,))
-
-    def _fence(self, name: str) -> Node:
-        close = {"|": "|", "lfloor": "rfloor", "lceil": "rceil"}[name]
-        bars, self.bars = self.bars, self.bars + 1 if name == "|" else 0
-        body = self.nested()
-        self.needs(close)
-        self.bars = bars
-        return Node({"|": "abs", "lfloor": "floor", "lceil": "ceil"}[name], (body,))
-
     def _big(self, name: str) -> Node:
         low: Node | None = None
         high: Node | None = None
@@ -349,59 +249,6 @@ class Atoms(ABC):
         parts = [part for part in (low, high) if part is not None]
         kind = name + ("_" if low is not None else "") + ("^" if high is not None else "")
         return Node("big", (*parts, self.term()), value=kind)
-
-    def _environment(self) -> Node:
-        name = self._environment_name()
-        if name == "array" and self.sees("{"):
-            self._subscript()
-        if name not in _MATRICES and name not in _LISTS:
-            raise Unreadable(f"unknown environment {name!r}")
-        self.cells += 1
-        rows: list[Node] = []
-        while not self.sees("end"):
-            cells = [self._cell()]
-            while self.takes("&"):
-                cells.append(self._cell())
-            rows.append(Node("row", tuple(cells)))
-            if not self.takes("newline") and not self.sees("end"):
-                raise Unreadable("a matrix row does not end")
-        self.at += 1
-        self.cells -= 1
-        if self._environment_name() != name or not rows:
-            raise Unreadable("a matrix does not end where it should")
-        if name in _LISTS:
-            return Node("list", tuple(_joined(row) for row in rows), value=",")
-        if len({len(row.args) for row in rows}) != 1:
-            raise Unreadable("rows of unequal length")
-        return Node("fn", (Node("matrix", tuple(rows)),), "det") if name == "vmatrix" else Node("matrix", tuple(rows))
-
-    def _cell(self) -> Node:
-        return sym("") if self.sees("&", "newline", "end") else self.nested()
-
-    def _environment_name(self) -> str:
-        self.needs("{")
-        token = self.peek()
-        self.at += 1
-        self.takes("*")
-        self.needs("}")
-        return token.text
-
-
-def _joined(row: Node) -> Node:
-    return row.args[0] if len(row.args) == 1 else row
-
-
-def _closed(open_: str, close: str, body: Node) -> Node:
-    """A bracket pair around a listing."""
-    items = body.args if body.op == "list" else (body,)
-    if (open_, close) == ("(", ")"):
-        return Node("paren", items) if len(items) > 1 else body
-    if (open_, close) == ("[", "]"):
-        return Node("brack", items) if len(items) > 1 else body
-    if len(items) != 2:
-        raise Unreadable("brackets that do not match")
-    ends = ("[" if open_ == "[" else "(") + ("]" if close == "]" else ")")
-    return Node("paren", items) if ends == "()" else Node("ival", items, ends)
 
 
 def _proper(above: Node, below: Node) -> bool:

@@ -7,7 +7,9 @@ from seirenes_jax.verify.tree import Unreadable
 
 LONGEST = 20_000  # characters of an answer that is still parsed
 
-_INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufe0f]")
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufe0f]"
+)
 _GARBAGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd\ud800-\udfff]")
 
 _SIGNS = {
@@ -39,10 +41,13 @@ _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "0123456789+
 _LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙ", "0123456789+-()n", strict=True))
 _RAISED_RUN = re.compile("[" + "".join(_RAISED) + "]+")
 _LOWERED_RUN = re.compile("[" + "".join(_LOWERED) + "]+")
-_ROOT_OF_PLAIN = re.compile(r"\\sqrt (\d+)")
+_SPLIT = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹]+)[⁄/]([₀₁₂₃₄₅₆₇₈₉]+)")  # typed as 2 over 3
+_OUTWARD = re.compile(r"\]([^\[\],;]+[,;][^\[\],;]+)([\[\]])")  # ]1,2[ is (1,2)
 
 _WRAPPER = re.compile(r"(?<!\\)\\[()\[\]](?!\d*(?:pt|em|ex|mm))")
-_DEGREE = re.compile(r"\^\s*(?:\{\s*(?:\\[,!;: ]\s*)*\\circ\s*\}|\\circ(?![a-zA-Z])|\{\s*o\s*\})|\\circ\s*$")
+_DEGREE = re.compile(
+    r"\^\s*(?:\{\s*(?:\\[,!;: ]\s*)*\\circ\s*\}|\\circ(?![a-zA-Z])|\{\s*o\s*\})|\\circ\s*$"
+)
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!\s*|\\[,;: !]|~)(?:\\!)?\s*(?=\d{3}(?!\d))")
 _DECIMAL_COMMA = re.compile(r"(?<=\d)\{,\}(?=\d)")
 _DROPPED = re.compile(
@@ -61,8 +66,17 @@ _BLANK = re.compile(r"\s+")
 def _plain_signs(text: str) -> str:
     """Unicode mathematics as LaTeX, full width as half width, other scripts' digits as 0-9."""
     text = _INVISIBLE.sub("", text)
+    text = _SPLIT.sub(
+        lambda run: (
+            rf"\frac{{{''.join(_RAISED[c] for c in run[1])}}}"
+            rf"{{{''.join(_LOWERED[c] for c in run[2])}}}"
+        ),
+        text,
+    )
     text = _RAISED_RUN.sub(lambda run: "^{" + "".join(_RAISED[c] for c in run.group()) + "}", text)
-    text = _LOWERED_RUN.sub(lambda run: "_{" + "".join(_LOWERED[c] for c in run.group()) + "}", text)
+    text = _LOWERED_RUN.sub(
+        lambda run: "_{" + "".join(_LOWERED[c] for c in run.group()) + "}", text
+    )
     text = text.translate(_TABLE)
     if text.isascii():
         return text
@@ -95,6 +109,9 @@ def clean(text: str) -> str:
         raise Unreadable("the answer holds control characters or broken text")
     if not text.isascii():
         text = _plain_signs(text)
+    if r"\not" in text:
+        text = re.sub(r"\\not\s*(?:=|\\equiv(?![a-z]))", r"\\ne ", text)
+        text = re.sub(r"\\not\s*\\in(?![a-z])", r"\\notin ", text)
     text = _without_dollars(text)
     if "\\" in text or "{" in text:
         text = _DEGREE.sub(r"\\degree ", text)
@@ -102,14 +119,23 @@ def clean(text: str) -> str:
         text = _DECIMAL_COMMA.sub(".", text)
         text = _DROPPED.sub(" ", text)
         text = _LINE_SKIP.sub(r"\\\\", text)
-    text = _TIMES.sub(r" \\times ", text).replace("**", "^" if re.search(r"\w\*\*[\w(]", text) else " ")
-    text = _BLANK.sub(" ", text).strip().strip("`\"").strip()
+    text = _TIMES.sub(r" \\times ", text).replace(
+        "**", "^" if re.search(r"\w\*\*[\w(]", text) else " "
+    )
+    text = _BLANK.sub(" ", text).strip().strip('`"').strip()
+    outward = _OUTWARD.fullmatch(text)
+    if outward:
+        text = f"({outward[1]}{')' if outward[2] == '[' else ']'}"
     prefix = _PREFIX.match(text)
     if prefix and prefix.end() < len(text):
         text = text[prefix.end() :].strip()
         if prefix.group().startswith("\\text") and not prefix.group().endswith("}"):
             text = text[:-1] if text.endswith("}") else text
-    while text and (text[-1] in ".,;" or text.endswith("\\\\")) and not text.endswith((r"\dots.", "...")):
+    while (
+        text
+        and (text[-1] in ".,;" or text.endswith("\\\\"))
+        and not text.endswith((r"\dots.", "..."))
+    ):
         text = text[:-2].rstrip() if text.endswith("\\\\") else text[:-1].rstrip()
         if text.endswith("\\") and not text.endswith("\\\\"):
             text = text[:-1]  # the comma belonged to a thin space

@@ -4,19 +4,15 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from seirenes_jax.verify.exact import Budget, rational
+from seirenes_jax.verify.measures import SHAPES, same_value
 from seirenes_jax.verify.regions import letter, region, same_end, same_region
-from seirenes_jax.verify.scalars import Rules, same_equation, same_scalar
-from seirenes_jax.verify.tree import EMPTY, Node, TooBig, Unit, Unreadable, num, rename, signed, sym
+from seirenes_jax.verify.scalars import Rules, same_equation
+from seirenes_jax.verify.tree import EMPTY, Node, TooBig, Unreadable, rename, signed
 
 _MANY = ("list", "set", "paren", "brack")
 _SETS = ("union", "inter", "minus", "ival")
 _ORDER = {"<": "<", ">": "<", "le": "le", "ge": "le", "=": "=", "ne": "ne"}
 _LONGEST_LIST = 400
-_SHAPES = frozenset(
-    ("list", "set", "paren", "brack", "ival", "union", "inter", "minus", "matrix", "row", "rel", "ratio", "time",
-     "base", "dots", "unit", "percent", "degree")
-)  # fmt: skip
-_DEGREES = (("angle", 1),)
 
 
 def same(a: Node, b: Node, rules: Rules) -> bool:
@@ -34,7 +30,7 @@ def same(a: Node, b: Node, rules: Rules) -> bool:
         return _same_regions(a, b, rules)
     if a.op in _MANY or b.op in _MANY:
         return _same_many(a, b, rules)
-    return _same_value(a, b, rules)
+    return same_value(a, b, rules)
 
 
 def _branches(node: Node) -> Node:
@@ -52,7 +48,9 @@ def _branches(node: Node) -> Node:
         return node
     if node.op == "rel" and len(node.args) == 2 and not node.args[0].has("pm"):
         right = _branches(node.args[1])
-        return Node("list", tuple(Node("rel", (node.args[0], arg), node.value) for arg in right.args), "or")
+        return Node(
+            "list", tuple(Node("rel", (node.args[0], arg), node.value) for arg in right.args), "or"
+        )
     return Node("list", (signed(node, True), signed(node, False)), "or")
 
 
@@ -122,6 +120,8 @@ def _same_relation(a: Node, b: Node, rules: Rules) -> bool:
         return _same_relations(a, b, rules)
     rel, other, flipped = (a, b, False) if a.op == "rel" else (b, a, True)
     pair = told(rel)
+    if rel.value == "in" and named(rel.args[0]):
+        return _same_sided(rel.args[1], other, flipped, rules)
     if pair is not None:
         if other.op == "list" and other.value == "or" and all(told(arg) for arg in other.args):
             other = Node("list", tuple(_value(arg) for arg in other.args), "or")
@@ -156,7 +156,7 @@ def _same_relations(a: Node, b: Node, rules: Rules) -> bool:
     signs_a, signs_b = str(a.value).split(), str(b.value).split()
     if len(signs_a) != 1 or len(signs_b) != 1 or any(s not in _ORDER for s in signs_a + signs_b):
         return _same_parts(a, b, rules)
-    if any(part.op in _SHAPES for part in a.args + b.args):
+    if any(part.op in SHAPES for part in a.args + b.args):
         return _same_parts(a, b, rules)
     if _ORDER[signs_a[0]] != _ORDER[signs_b[0]]:
         return False
@@ -204,7 +204,7 @@ def _described(node: Node) -> bool:
 def _same_regions(a: Node, b: Node, rules: Rules) -> bool:
     if _described(a) and _described(b) and letter(a) != letter(b):
         return False
-    left, right = _as_region(a), _as_region(b)
+    left, right = region(a), region(b)
     if left is None or right is None:
         if a.op == b.op and len(a.args) == len(b.args) and a.op in ("union", "inter"):
             return _unordered(a.args, b.args, rules)
@@ -212,10 +212,6 @@ def _same_regions(a: Node, b: Node, rules: Rules) -> bool:
             raise Unreadable("sets that cannot be compared")
         return False
     return same_region(left, right, rules)
-
-
-def _as_region(node: Node) -> "tuple[object, ...] | None":  # type: ignore[misc]
-    return region(node)
 
 
 def _assigns(node: Node) -> bool:
@@ -230,7 +226,9 @@ def _same_assignments(a: Node, b: Node, rules: Rules) -> bool:
     names = _names(one)
     if names is None:  # x = 1, 2: the name stands for all
         plain = Node("list", tuple(_value(arg) for arg in one.args), ",")
-        bare = Node("list", tuple(_value(arg) for arg in two.args), ",") if two.op == "list" else two
+        bare = (
+            Node("list", tuple(_value(arg) for arg in two.args), ",") if two.op == "list" else two
+        )
         return same(plain, bare, rules)
     values = tuple(_value(arg) for arg in one.args)
     if len(set(names)) == 1:
@@ -253,7 +251,11 @@ def _same_many(a: Node, b: Node, rules: Rules) -> bool:
             return not many.args
         if many.op == "set" and len(many.args) == 1:
             return same(many.args[0], one, rules)
-        if len(many.args) == 2 and (whole := region(one)) is not None and many.op in ("paren", "brack"):
+        if (
+            len(many.args) == 2
+            and (whole := region(one)) is not None
+            and many.op in ("paren", "brack")
+        ):
             return same_region(region(many) or (), whole, rules)
         return False
     if "set" in kinds:
@@ -274,7 +276,11 @@ def _ordered(a: Sequence[Node], b: Sequence[Node], rules: Rules) -> bool:
 def _same_item(a: Node, b: Node, rules: Rules) -> bool:
     if a.has("const") and b.has("const"):
         try:
-            return same_end(a, b, rules) if a.op not in _SHAPES and b.op not in _SHAPES else same(a, b, rules)
+            return (
+                same_end(a, b, rules)
+                if a.op not in SHAPES and b.op not in SHAPES
+                else same(a, b, rules)
+            )
         except Unreadable:
             return same(a, b, rules)
     return same(a, b, rules)
@@ -340,12 +346,20 @@ def _rows(node: Node) -> list[tuple[Node, ...]] | None:
         return None if inner is None else [tuple(Node("neg", (x,)) for x in row) for row in inner]
     if node.op == "div":
         inner = _rows(node.args[0])
-        return None if inner is None else [tuple(Node("div", (x, node.args[1])) for x in row) for row in inner]
+        return (
+            None
+            if inner is None
+            else [tuple(Node("div", (x, node.args[1])) for x in row) for row in inner]
+        )
     if node.op == "mul":
         inside = [arg for arg in node.args if arg.op == "matrix" or _scaled_matrix(arg)]
         outside = tuple(arg for arg in node.args if arg not in inside)
         inner = _rows(inside[0]) if len(inside) == 1 else None
-        return None if inner is None else [tuple(Node("mul", (*outside, x)) for x in row) for row in inner]
+        return (
+            None
+            if inner is None
+            else [tuple(Node("mul", (*outside, x)) for x in row) for row in inner]
+        )
     return None
 
 
@@ -359,123 +373,3 @@ def _same_matrix(a: Node, b: Node, rules: Rules) -> bool:
     return len(left) == len(right) and all(
         _ordered(x, y, rules) for x, y in zip(left, right, strict=True)
     )
-
-
-def _total(node: Node) -> Node:
-    """3 hours 30 minutes as one unit."""
-    if node.op != "add" or not all(arg.op == "unit" for arg in node.args):
-        return node
-    units = [arg.value for arg in node.args if isinstance(arg.value, Unit)]
-    if len({unit.dims for unit in units}) != 1:
-        return node
-    parts = tuple(
-        Node("mul", (_total(arg.args[0]), num(unit.factor / units[0].factor)))
-        for arg, unit in zip(node.args, units, strict=True)
-    )
-    return Node("unit", (Node("add", parts),), units[0])
-
-
-def _same_value(a: Node, b: Node, rules: Rules) -> bool:
-    """Numbers and formulas, with their percent signs, units, bases and ratios."""
-    a, b = _total(a), _total(b)
-    ops = (a.op, b.op)
-    if "base" in ops or "time" in ops:
-        return _same_spelled(a, b, rules)
-    if "ratio" in ops:
-        return _same_ratio(a, b, rules)
-    if "dots" in ops:
-        return False
-    if "percent" in ops:
-        return _same_percent(a, b, rules)
-    if "unit" in ops or "degree" in ops:
-        return _same_measure(a, b, rules)
-    for one, two in ((a, b), (b, a)):
-        if one.op == "const" and one.value in ("inf", "empty", "R", "Z", "N", "Q", "C"):
-            if two.op == "neg" and two.args[0] == one:
-                return False
-            return one == two if not two.symbols() else False
-        if one.op == "neg" and one.args[0].op == "const" and one.args[0].value == "inf":
-            return one == two
-    return same_scalar(a, b, rules)
-
-
-def _same_spelled(a: Node, b: Node, rules: Rules) -> bool:
-    """Numbers in a base keep their base; equal values in two stated bases are equal. Times are times."""
-    if a.op == "base" and b.op == "base":
-        return _in_base(a) == _in_base(b)
-    if a.op == "time" and b.op == "time":
-        one, two = (str(node.value).split() for node in (a, b))
-        return one[0] == two[0] and (len(one) == 1 or len(two) == 1 or one[1] == two[1])
-    if "ratio" in (a.op, b.op):
-        time = a if a.op == "time" else b
-        if time.op == "time" and " " not in str(time.value):
-            ratio = Node("ratio", tuple(num(int(part)) for part in str(time.value).split(":")))
-            return _same_ratio(ratio if time is a else a, ratio if time is b else b, rules)
-    return False
-
-
-def _in_base(node: Node) -> int:
-    digits, base = str(node.value).split("_")
-    if not 2 <= int(base) <= 36:
-        raise Unreadable(f"no digits for base {base}")
-    try:
-        return int(digits, int(base))
-    except ValueError as error:
-        raise Unreadable(f"{digits} is no number in base {base}") from error
-
-
-def _same_ratio(a: Node, b: Node, rules: Rules) -> bool:
-    """3:4 is 6:8 and 3/4, but never 3."""
-    if a.op == "ratio" and b.op == "ratio":
-        if len(a.args) != len(b.args):
-            return False
-        return all(
-            same_scalar(Node("mul", (a.args[0], y)), Node("mul", (b.args[0], x)), rules)
-            for x, y in zip(a.args[1:], b.args[1:], strict=True)
-        )
-    ratio, plain = (a, b) if a.op == "ratio" else (b, a)
-    if len(ratio.args) != 2 or plain.op in _SHAPES:
-        return False
-    return same_scalar(Node("div", ratio.args), plain, rules)
-
-
-def _same_percent(a: Node, b: Node, rules: Rules) -> bool:
-    """A percent sign may be missing, or be spelled out as a hundredth."""
-    if a.op == b.op:
-        return same_scalar(a.args[0], b.args[0], rules)
-    sign, plain = (a, b) if a.op == "percent" else (b, a)
-    if plain.op in _SHAPES:
-        return False
-    return same_scalar(sign.args[0], plain, rules) or same_scalar(sign, plain, rules)
-
-
-def _measure(node: Node) -> tuple[Node, Unit | None]:
-    if node.op == "degree":
-        return node.args[0], Unit(_DEGREES, Fraction(1), "degree")
-    if node.op == "unit" and isinstance(node.value, Unit):
-        return node.args[0], node.value
-    return node, None
-
-
-def _same_measure(a: Node, b: Node, rules: Rules) -> bool:
-    """Units convert; one may be missing on one side; a bare number may be an angle in radians."""
-    (x, unit), (y, other) = _measure(a), _measure(b)
-    if unit is not None and other is not None:
-        if unit.dims == other.dims:
-            left, right = Node("mul", (x, num(unit.factor))), Node("mul", (y, num(other.factor)))
-            return same_scalar(left, right, rules)
-        if not unit.dims or not other.dims:
-            return same_scalar(x, y, rules)
-        return False
-    if x.op in _SHAPES or y.op in _SHAPES:
-        return same(x, y, rules) if x.op == y.op else False
-    if same_scalar(x, y, rules):
-        return True
-    known = unit or other
-    assert known is not None
-    degrees, plain = (x, y) if unit is not None else (y, x)
-    if known.dims == _DEGREES:
-        return same_scalar(Node("degree", (Node("mul", (degrees, num(known.factor))),)), plain, rules)
-    if plain.symbols() and len(known.spelled) == 1:  # 5 m typed without \text
-        return same_scalar(Node("mul", (degrees, sym(known.spelled))), plain, rules)
-    return False

@@ -20,6 +20,7 @@ class Budget:
     """Nodes that may still be visited."""
 
     left: int = MOST_STEPS
+    bits: int = MOST_BITS  # of any one number
 
     def spend(self) -> None:
         """One node more."""
@@ -53,53 +54,54 @@ def rational(node: Node, letters: Letters, budget: Budget) -> Fraction | None:
         if value is None:
             return None
         values.append(value)
-    return rule(values)
+    return rule(values, budget.bits)
 
 
-def _add(values: list[Fraction]) -> Fraction:
+def _add(values: list[Fraction], bits: int) -> Fraction:
     total = Fraction(0)
     for value in values:
-        if size(total) + size(value) > MOST_BITS:
+        if size(total) + size(value) > bits:
             raise TooBig("a sum too long to build")
         total += value
     return total
 
 
-def _mul(values: list[Fraction]) -> Fraction:
+def _mul(values: list[Fraction], bits: int) -> Fraction:
     total = Fraction(1)
     for value in values:
-        if size(total) + size(value) > MOST_BITS:
+        if size(total) + size(value) > bits:
             raise TooBig("a product too long to build")
         total *= value
     return total
 
 
-def _div(values: list[Fraction]) -> Fraction | None:
-    return None if not values[1] else _mul([values[0], 1 / values[1]])
+def _div(values: list[Fraction], bits: int) -> Fraction | None:
+    return None if not values[1] else _mul([values[0], 1 / values[1]], bits)
 
 
-def power(base: Fraction, exponent: Fraction) -> Fraction | None:
+def _pow(values: list[Fraction], bits: int) -> Fraction | None:
     """base ** exponent where that is rational. An odd root of a negative number is negative."""
+    base, exponent = values
     if exponent.denominator != 1:
-        root = _root([Fraction(exponent.denominator), base])
-        return None if root is None else power(root, Fraction(exponent.numerator))
+        root = _root([Fraction(exponent.denominator), base], bits)
+        return None if root is None else _pow([root, Fraction(exponent.numerator)], bits)
     if base in (0, 1):
         return None if not base and exponent <= 0 else base
     if base == -1:
         return Fraction(-1 if exponent.numerator % 2 else 1)
-    if size(base) * abs(exponent.numerator) > 2 * MOST_BITS:
+    if size(base) * abs(exponent.numerator) > 2 * bits:
         raise TooBig("a power too long to build")
     return base**exponent.numerator
 
 
-def _root(values: list[Fraction]) -> Fraction | None:
+def _root(values: list[Fraction], bits: int) -> Fraction | None:
     degree, body = values
     if degree.denominator != 1 or not 1 <= degree <= 512:
         return None
     n = degree.numerator
     if body < 0 and n % 2 == 0:
         return None
-    if size(body) > MOST_BITS // 16:
+    if size(body) > bits // 16:
         return None
     top, bottom = whole_root(abs(body.numerator), n), whole_root(body.denominator, n)
     if top is None or bottom is None:
@@ -122,7 +124,7 @@ def whole_root(value: int, degree: int) -> int | None:
         high = lower
 
 
-def _fact(values: list[Fraction], step: int = 1) -> Fraction | None:
+def _fact(values: list[Fraction], bits: int, step: int = 1) -> Fraction | None:
     value = values[0]
     if value.denominator != 1 or value < 0:
         return None
@@ -132,23 +134,23 @@ def _fact(values: list[Fraction], step: int = 1) -> Fraction | None:
     return Fraction(math.factorial(n) if step == 1 else math.prod(range(n, 0, -step)))
 
 
-def _binom(values: list[Fraction]) -> Fraction | None:
+def _binom(values: list[Fraction], bits: int) -> Fraction | None:
     n, k = values
     if n.denominator != 1 or k.denominator != 1:
         return None
     if not 0 <= k <= n:
         return Fraction(0) if n >= 0 else None
     small = min(k, n - k)
-    if small * size(n) > MOST_BITS // 16:
+    if small * size(n) > bits // 16:
         raise TooBig("a binomial too long to build")
     return Fraction(math.comb(n.numerator, k.numerator))
 
 
-def _mod(values: list[Fraction]) -> Fraction | None:
+def _mod(values: list[Fraction], bits: int) -> Fraction | None:
     return values[0] % values[1] if values[1] else None
 
 
-def _log(values: list[Fraction]) -> Fraction | None:
+def _log(values: list[Fraction], bits: int) -> Fraction | None:
     """Whole logarithms of whole numbers; all others are left to numerics."""
     if len(values) != 2:
         return Fraction(0) if values[0] == 1 else None
@@ -158,23 +160,24 @@ def _log(values: list[Fraction]) -> Fraction | None:
     return None
 
 
-_RULES: dict[str, Callable[[list[Fraction]], Fraction | None]] = {
+_Rule = Callable[[list[Fraction], int], Fraction | None]
+_RULES: dict[str, _Rule] = {
     "add": _add,
     "mul": _mul,
-    "neg": lambda values: -values[0],
+    "neg": lambda values, bits: -values[0],
     "div": _div,
-    "pow": lambda values: power(values[0], values[1]),
+    "pow": _pow,
     "root": _root,
     "fact": _fact,
-    "fact2": lambda values: _fact(values, 2),
-    "floor": lambda values: Fraction(math.floor(values[0])),
-    "ceil": lambda values: Fraction(math.ceil(values[0])),
-    "abs": lambda values: abs(values[0]),
-    "percent": lambda values: values[0] / 100,
+    "fact2": lambda values, bits: _fact(values, bits, 2),
+    "floor": lambda values, bits: Fraction(math.floor(values[0])),
+    "ceil": lambda values, bits: Fraction(math.ceil(values[0])),
+    "abs": lambda values, bits: abs(values[0]),
+    "percent": lambda values, bits: values[0] / 100,
     "binom": _binom,
     "mod": _mod,
     "log": _log,
-    "ratio": lambda values: _div(values) if len(values) == 2 else None,
+    "ratio": lambda values, bits: _div(values, bits) if len(values) == 2 else None,
 }
 
 
@@ -205,4 +208,5 @@ def _repeated(node: Node, letters: Letters, budget: Budget) -> Fraction | None:
         if value is None:
             return None
         values.append(value)
-    return _add(values) if node.value == "sum_^" else _mul(values)
+    total = _add if node.value == "sum_^" else _mul
+    return total(values, budget.bits)

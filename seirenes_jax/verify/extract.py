@@ -7,9 +7,12 @@ box, or a thought that never ends, is no answer. Prose ("the answer is 5", "####
 import re
 
 _THINK = re.compile(r"<(/?)(?:think|thinking)>", re.IGNORECASE)
-_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])[ \t\r\n]*")
+_BOX = re.compile(r"\\{1,2}(?:boxed|fbox)(?![a-zA-Z])[ \t\r\n]*")  # some escape the backslash
+_NOTHING = re.compile(
+    r"(?:\\(?:text|mathrm|mbox|quad|qquad|left|right|phantom)(?![a-z])|\\[,;:! ]|[\s${}~.])*"
+)
 # Escaped pairs are skipped as a whole, so that \{ \} \\ never count as braces.
-_MARK = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])[ \t\r\n]*(\{?)|\\.|[{}]", re.DOTALL)
+_MARK = re.compile(r"\\{1,2}(?:boxed|fbox)(?![a-zA-Z])[ \t\r\n]*(\{?)|\\.|[{}]", re.DOTALL)
 _BARE = re.compile(r"\\[a-zA-Z]+|[0-9]|[a-zA-Z]")
 
 _HASHES = re.compile(r"####[ \t]*([^\r\n]*)")
@@ -75,7 +78,7 @@ def _last_box(text: str) -> str | None:
                     while boxes and boxes[-1][0] >= start:
                         boxes.pop()
                     boxes.append((start, mark.start()))
-        elif word.startswith(("\\boxed", "\\fbox")):
+        elif word.lstrip("\\").startswith(("boxed", "fbox")) and word.startswith("\\"):
             last_open = mark.end()
             if mark.group(1):
                 stack.append((mark.end(), True))
@@ -87,7 +90,7 @@ def _last_box(text: str) -> str | None:
         return None
     start, end = boxes[-1]
     inside = _BOX.sub("", text[start:end]).strip()
-    return _peeled(inside) or None
+    return None if _NOTHING.fullmatch(inside) else _peeled(inside)
 
 
 def _peeled(text: str) -> str:

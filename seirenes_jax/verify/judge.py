@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from seirenes_jax.errors import JudgeError
+from seirenes_jax.errors import ConfigError, JudgeError
 from seirenes_jax.types import Verdict
 from seirenes_jax.verify.process import End, Outcome, Ruling, Worker
 from seirenes_jax.verify.ruling import rule
@@ -78,7 +78,9 @@ class _Batch:
     ticket: Ticket
     indices: list[int]
     cases: list[Case]
-    deaths: dict[int, int] = field(default_factory=dict)  # index in the ticket -> workers it has cost
+    deaths: dict[int, int] = field(
+        default_factory=dict
+    )  # index in the ticket -> workers it has cost
 
 
 class Judge:
@@ -88,7 +90,7 @@ class Judge:
         self, workers: int, deadline_s: float = 1.0, memory_gib: float = 1.0, fallback: bool = False
     ) -> None:
         if workers < 1 or deadline_s <= 0 or memory_gib < 0.125:
-            raise JudgeError(
+            raise ConfigError(
                 f"cannot start a judge: got workers={workers}, deadline_s={deadline_s}, "
                 f"memory_gib={memory_gib}; want workers >= 1, deadline_s > 0, memory_gib >= 0.125"
             )
@@ -150,7 +152,7 @@ class Judge:
         return [ruling.verdict for ruling in ticket.wait()]
 
     def rulings(self, ticket: Ticket) -> list[Ruling]:
-        """Wait for a batch; verdict, extracted answer and CPU seconds of each case."""
+        """Wait for a batch; verdict, extracted answer and seconds of each case."""
         return ticket.wait()
 
     def close(self) -> None:

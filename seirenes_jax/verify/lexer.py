@@ -50,7 +50,18 @@ FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth asin acos atan "
     "log ln lg exp gcd lcm max min det deg dim ker Re Im arg sgn sign".split()
 )
-PLAIN_NAMES = FUNCTIONS | frozenset("sqrt cbrt pi infinity inf infty oo floor ceil abs binom mod and or".split())
+PLAIN_NAMES = FUNCTIONS | frozenset(
+    "sqrt cbrt pi infinity inf infty oo floor ceil abs binom mod and or".split()
+)
+# English in the middle of mathematics: for, some, ... are no products of letters.
+_ENGLISH = frozenset(
+    "for some all any every each where when if then otherwise is are be the of that such with not only to by at "
+    "as has have can will positive negative odd even prime real integer integers number numbers where else "
+    "excluding except".split()
+)
+_CLAUSES = frozenset(
+    "for if where when with such since because otherwise is are not as then".split()
+)
 
 _TOKEN = re.compile(
     r"(?P<cycle>\d*\.\d*\s*\\(?:overline|bar|overbar)\s*\{\d{1,40}\}|\d*\.\d*\\dot\s*\{?\d\}?(?!\d))"
@@ -64,8 +75,17 @@ _TOKEN = re.compile(
     r"|(?P<letter>[^\W\d_])"
 )
 _GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?![\d])(?:\.\d+)?|\d{1,3}(?: \d{3})+(?![\d])(?:\.\d+)?")
-_SIGN_NAMES = {"<=": "le", ">=": "ge", "!=": "ne", "==": "=", "=>": "Rightarrow", "->": "to", ":=": "="}
+_SIGN_NAMES = {
+    "<=": "le",
+    ">=": "ge",
+    "!=": "ne",
+    "==": "=",
+    "=>": "Rightarrow",
+    "->": "to",
+    ":=": "=",
+}
 _ESCAPED = {"{": "{set", "}": "}set", "|": "|", "%": "%", "$": "$", "\\": "newline", "&": "&"}
+_UNITS_INSIDE = re.compile(r"[A-Za-z. ]+(?:/[A-Za-z. ]+)+")
 _MATHS_INSIDE = re.compile(r"[\d\\^_=+*/()$<>|{}\[\]]")
 
 
@@ -128,13 +148,25 @@ def _words(command: str, inside: str, *, gap: bool, merge: bool, after_number: b
     bare = inside.strip().strip("~").strip()
     if not bare:
         return []
+    if _UNITS_INSIDE.fullmatch(bare):
+        above, *below = bare.split("/")
+        parts = [Token("t", above.strip(), gap)]
+        for part in below:
+            parts += [Token("c", "/"), Token("t", part.strip())]
+        return parts
     if _MATHS_INSIDE.search(bare):
         return [token for token in lex(bare, merge=merge) if token.kind != "e"]
     word = bare.lower()
+    if word.strip() == "to":
+        return [Token("c", ":", gap)]
+    if after_number and word in ("min", "sec", "deg"):
+        return [Token("t", word, gap)]
     if word in PLAIN_NAMES or bare in FUNCTIONS:
         return [Token("w", bare if bare in FUNCTIONS else word, gap)]
     if command in ("mathrm", "operatorname", "mathop") and len(bare) == 1 and not after_number:
         return [Token("w", bare, gap)]
+    if word.split()[0].strip(",") in _CLAUSES:
+        raise Unreadable(f"the words {bare!r} in the middle of mathematics")
     return [Token("t", re.sub(r"\s+", " ", bare), gap)]
 
 
@@ -182,6 +214,11 @@ def _add(tokens: list[Token], kind: str, body: str, found: re.Match[str], gap: b
     elif kind == "dots":
         tokens.append(Token("c", "dots", gap))
     elif kind in ("word", "letter"):
+        if body == "to" and gap and tokens and tokens[-1].kind == "n":
+            tokens.append(Token("c", ":", gap))
+            return True
+        if body.lower() in _ENGLISH and (gap or not tokens):
+            raise Unreadable(f"the word {body!r} in the middle of mathematics")
         tokens.append(Token("w", body, gap))
     elif kind == "sign":
         if body == "~":

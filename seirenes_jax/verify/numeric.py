@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import mpmath
+import mpmath  # type: ignore[import-untyped]
 
 from seirenes_jax.verify.exact import MOST_TERMS, Budget, bounds, rational
 from seirenes_jax.verify.tree import Node, TooBig
@@ -43,7 +43,12 @@ def value_at(node: Node, point: Point, digits: int) -> Number:
     context.dps = digits
     try:
         value = _Evaluation(context, point).value(node)
-    except (ZeroDivisionError, ValueError, OverflowError, mpmath.libmp.libhyper.NoConvergence) as error:
+    except (
+        ZeroDivisionError,
+        ValueError,
+        OverflowError,
+        mpmath.libmp.libhyper.NoConvergence,
+    ) as error:
         raise NoValue(str(error)) from error
     if context.isnan(value):
         raise NoValue("not a number")

@@ -4,14 +4,23 @@ from collections.abc import Sequence
 
 from seirenes_jax.verify.atoms import BIG, CONSTANTS, DECORATIONS, GREEK, Atoms
 from seirenes_jax.verify.lexer import FUNCTIONS, PLAIN_NAMES, Token
-from seirenes_jax.verify.tree import Node, Unreadable, num
+from seirenes_jax.verify.tree import Node, TooBig, Unreadable, num
 from seirenes_jax.verify.units import PLAIN, parse_unit, scale
 
+DEEPEST_TREE = 200
 RELATIONS = frozenset("= < > le ge ne approx in equiv notin subset subseteq ni propto".split())
 _SEPARATORS = {",": ",", ";": ",", "newline": ",", "and": "and", "or": "or"}
-_OPENING = frozenset(
-    "( [ { {set frac sqrt binom lfloor lceil langle begin mathbb angle triangle dots".split()
-) | FUNCTIONS | GREEK | DECORATIONS | BIG | frozenset(CONSTANTS)
+_OPENING = (
+    frozenset(
+        "( [ { {set frac sqrt binom lfloor lceil langle begin mathbb angle triangle dots".split()
+    )
+    | FUNCTIONS
+    | GREEK
+    | DECORATIONS
+    | BIG
+    | frozenset(CONSTANTS)
+)
+_CLOSING = frozenset(") } ] ! rfloor rceil degree".split())
 _VOWELS = frozenset("aeiouy")
 
 
@@ -21,7 +30,18 @@ def parse(tokens: Sequence[Token]) -> Node:
     node = reader.listing()
     if reader.peek().kind != "e":
         raise Unreadable(f"cannot read on from {reader.peek().text!r}")
+    _check_depth(node)
     return node
+
+
+def _check_depth(node: Node) -> None:
+    """Trees are walked by recursion; a/b/c/... makes a deep one without any bracket."""
+    level = [node]
+    for _ in range(DEEPEST_TREE):
+        level = [arg for parent in level for arg in parent.args]
+        if not level:
+            return
+    raise TooBig(f"a formula nested deeper than {DEEPEST_TREE}")
 
 
 class _Parser(Atoms):
@@ -85,19 +105,10 @@ class _Parser(Atoms):
     def _ratio(self) -> Node:
         parts = [self._sum()]
         # Inside braces a colon is "such that".
-        while self.sees(":") and not self._in_braces():
+        while self.sees(":") and not self.braces:
             self.at += 1
             parts.append(self._sum())
         return Node("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
-
-    def _in_braces(self) -> bool:
-        depth = 0
-        for token in reversed(self.tokens[: self.at]):
-            if token.kind == "c" and token.text in ("{set", "}set"):
-                depth += 1 if token.text == "{set" else -1
-                if depth > 0:
-                    return True
-        return False
 
     def _sum(self) -> Node:
         parts = [self.term()]
@@ -133,28 +144,25 @@ class _Parser(Atoms):
             return token.text.lower() not in ("and", "or", "mod")
         if token.kind == "n":
             before = self.tokens[self.at - 1]
-            return before.kind == "c" and before.text in (")", "}", "]", "!", "rfloor", "rceil", "degree")
+            if before.kind == "w":  # 2^a 3^b
+                return token.gap and self.peek(1).text == "^"
+            return before.kind == "c" and before.text in _CLOSING
         if token.kind == "c" and token.text == "|":
-            return not self.bars and not self._in_braces()
+            return not self.bars and not self.braces
         return token.kind == "c" and token.text in _OPENING
 
     def _unary(self) -> Node:
-        self.depth += 1
-        if self.depth > 4 * 60:
-            raise Unreadable("too many signs in a row")
-        try:
-            if self.takes("-"):
-                return Node("neg", (self._unary(),))
-            if self.takes("+"):
-                return self._unary()
-            if self.sees("pm", "mp"):
-                sign = "+" if self.needs("pm", "mp") == "pm" else "-"
-                return Node("pm", (self.term(),), sign)
-            if self.takes("$"):
-                return self._money()
-            return self.power()
-        finally:
+        negative = False
+        while self.sees("-", "+"):
+            negative ^= self.needs("-", "+") == "-"
+        if self.sees("pm", "mp"):
+            sign = "+" if self.needs("pm", "mp") == "pm" else "-"
+            self.deeper()
+            node = Node("pm", (self.term(),), sign)
             self.depth -= 1
+        else:
+            node = self._money() if self.takes("$") else self.power()
+        return Node("neg", (node,)) if negative else node
 
     def _money(self) -> Node:
         node = self.power()
@@ -168,9 +176,7 @@ class _Parser(Atoms):
         node = self._postfixed(self.atom())
         if not self.takes("^"):
             return node
-        self.depth += 1
-        if self.depth > 4 * 60:
-            raise Unreadable("powers nested too deep")
+        self.deeper()
         if self.takes("-"):
             exponent = Node("neg", (self._exponent(),))
         else:
@@ -218,8 +224,13 @@ class _Parser(Atoms):
         if self.sees("(", "{"):
             return self.atom()
         if self.takes("-"):
-            return Node("neg", (self.argument(),))
+            self.deeper()
+            node = Node("neg", (self.argument(),))
+            self.depth -= 1
+            return node
+        self.deeper()
         node = self.power()
+        self.depth -= 1
         while self._factor_ahead() and not self._function_ahead():
             node = _times(node, self.power())
         return node
@@ -273,7 +284,9 @@ class _Parser(Atoms):
                 sign = -1
             elif self.sees("*") and self.peek(1).kind == "t":
                 self.at += 1
-            elif self.peek().kind == "t" and self.peek().text.lower().strip(" ,") not in _SEPARATORS:
+            elif (
+                self.peek().kind == "t" and self.peek().text.lower().strip(" ,") not in _SEPARATORS
+            ):
                 sign = 1
             else:
                 break

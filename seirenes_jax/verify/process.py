@@ -21,7 +21,7 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What came of one case. `seconds` is CPU time of that case alone."""
+    """What came of one case. `seconds` is what that case alone took; after a timeout, the deadline."""
 
     verdict: Verdict
     extracted: str | None

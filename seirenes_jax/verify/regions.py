@@ -20,6 +20,7 @@ class Piece:
 
 
 Pieces = tuple[Piece, ...]
+_USUAL = "xyztuvwnkmpqrsjlabcd"
 _LINE: Pieces = (Piece(MINUS_INFINITY, False, INFINITY, False),)
 
 
@@ -48,6 +49,10 @@ def region(node: Node) -> Pieces | None:
         return _inequality(node)
     if op == "list" and all(arg.op == "rel" for arg in node.args):
         return _system(node)
+    if op == "list" and node.value == "or":
+        parts = [region(arg) for arg in node.args]
+        known = [part for part in parts if part is not None]
+        return sum(known, ()) if len(known) == len(parts) else None
     return None
 
 
@@ -62,12 +67,22 @@ def _endless(node: Node) -> bool:
 def letter(node: Node) -> str | None:
     """The one unknown that an inequality is about."""
     if node.op == "rel":
-        names = {arg.value for arg in node.args if arg.op == "sym"}
-        return str(names.pop()) if len(names) == 1 else None
+        at = _place(node)
+        return None if at is None else str(node.args[at].value)
     if node.op == "list":
         names = {letter(arg) for arg in node.args}
         return names.pop() if len(names) == 1 else None
     return None
+
+
+def _place(node: Node) -> int | None:
+    """Where the unknown stands: in the middle of a chain, else the letter most used as an unknown."""
+    lone = [index for index, part in enumerate(node.args) if part.op == "sym"]
+    if len(node.args) == 3 and 1 in lone:
+        return 1
+    if len(lone) < 2:
+        return lone[0] if lone else None
+    return min(lone, key=lambda index: _USUAL.find(str(node.args[index].value)) % 100)
 
 
 def _inequality(node: Node) -> Pieces | None:
@@ -78,11 +93,10 @@ def _inequality(node: Node) -> Pieces | None:
         return region(parts[1]) if parts[0].op == "sym" else None
     if not set(signs) <= {"<", ">", "le", "ge", "ne"}:
         return None
-    lone = [index for index, part in enumerate(parts) if part.op == "sym"]
-    if len(lone) != 1:
-        return None
-    at = lone[0]
-    if any(parts[at].value in part.symbols() for i, part in enumerate(parts) if i != at):
+    at = _place(node)
+    if at is None or any(
+        parts[at].value in part.symbols() for i, part in enumerate(parts) if i != at
+    ):
         return None
     kept = _LINE
     if len(parts) == 2:
@@ -143,7 +157,9 @@ def _meet(left: Pieces, right: Pieces) -> Pieces:
     kept: list[Piece] = []
     for a in left:
         for b in right:
-            low, low_in = _edge(a.low, a.low_in, b.low, b.low_in, less(a.low, b.low), less(b.low, a.low))
+            low, low_in = _edge(
+                a.low, a.low_in, b.low, b.low_in, less(a.low, b.low), less(b.low, a.low)
+            )
             high, high_in = _edge(
                 a.high, a.high_in, b.high, b.high_in, less(b.high, a.high), less(a.high, b.high)
             )
@@ -200,9 +216,7 @@ def _touches(a: Piece, b: Piece) -> bool:
 
 def same_region(left: Pieces, right: Pieces, rules: Rules) -> bool:
     """The same numbers in both."""
-    letters = any(
-        end.symbols() for piece in left + right for end in (piece.low, piece.high)
-    )
+    letters = any(end.symbols() for piece in left + right for end in (piece.low, piece.high))
     if not letters:
         left, right = normal(left), normal(right)
     if len(left) != len(right):

@@ -13,10 +13,26 @@ from seirenes_jax.verify.tree import Node, TooBig, Unreadable
 MOST_LETTERS = 16
 DIGITS = 50
 _WHOLE = ("floor", "ceil", "fact", "fact2", "binom", "mod", "big")
-_REAL_LETTERS = frozenset("xyzuvw") | frozenset("alpha beta gamma theta phi psi omega rho sigma tau".split())
+_REAL_LETTERS = frozenset("xyzuvw") | frozenset(
+    "alpha beta gamma theta phi psi omega rho sigma tau".split()
+)
 # Denominators with no small common structure; whole numbers come from a row of their own.
 _DENOMINATORS = (7, 11, 13, 17, 19, 23)
 _SIGNS = ("+", "+", "+", "mixed", "-", "mixed")
+_MORE = (
+    "+",
+    "mixed",
+    "+",
+    "+",
+    "mixed",
+    "+",
+    "-",
+    "+",
+    "+",
+    "+",
+)  # for formulas with a small domain
+_ENOUGH = 3  # points where both have a value
+_LETTER_BITS = 1 << 18  # numbers at the points stay this small
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +55,7 @@ def points(left: Node, right: Node) -> list[dict[str, Fraction]]:
         raise TooBig(f"formulas with {len(names)} letters; at most {MOST_LETTERS} are compared")
     whole = left.has(*_WHOLE) or right.has(*_WHOLE) or _alternates(left) or _alternates(right)
     rows: list[dict[str, Fraction]] = []
-    for trial, signs in enumerate(_SIGNS):
+    for trial, signs in enumerate(_SIGNS + _MORE):
         row: dict[str, Fraction] = {}
         taken: set[int] = set()
         for name in names:
@@ -94,12 +110,18 @@ def _same_constant(left: Node, right: Node, rules: Rules) -> bool:
         raise Unreadable(f"an answer has no value: {error}") from error
 
 
-def _compare_at(left: Node, right: Node, rows: Sequence[dict[str, Fraction]], rules: Rules) -> bool | None:
+def _compare_at(
+    left: Node, right: Node, rows: Sequence[dict[str, Fraction]], rules: Rules
+) -> bool | None:
     """True, False, or None when no point is good for both."""
-    imaginary = any(part.op == "const" and part.value == "i" for side in (left, right) for part in side.walk())
+    imaginary = any(
+        part.op == "const" and part.value == "i" for side in (left, right) for part in side.walk()
+    )
     good = 0
-    for row in rows:
-        a, b = rational(left, row, Budget()), rational(right, row, Budget())
+    for index, row in enumerate(rows):
+        if index >= len(_SIGNS) and good >= _ENOUGH:
+            break
+        a, b = _exact_at(left, row), _exact_at(right, row)
         if a is not None and b is not None:
             if a != b:
                 return False
@@ -109,7 +131,22 @@ def _compare_at(left: Node, right: Node, rows: Sequence[dict[str, Fraction]], ru
         if verdict is False:
             return False
         good += verdict is not None
-    return True if good >= 2 else None
+    if good or imaginary:
+        return True if good >= 2 else None
+    return _compare_complex(left, right, rows, rules)
+
+
+def _compare_complex(
+    left: Node, right: Node, rows: Sequence[dict[str, Fraction]], rules: Rules
+) -> bool | None:
+    """For formulas that are real nowhere: their principal values."""
+    verdicts = [_close_real(left, right, Point(row, rules.log_base), True) for row in rows[:6]]
+    known = [verdict for verdict in verdicts if verdict is not None]
+    return all(known) if len(known) >= 2 else None
+
+
+def _exact_at(node: Node, row: dict[str, Fraction]) -> Fraction | None:
+    return rational(node, row, Budget(bits=_LETTER_BITS))
 
 
 def _close_real(left: Node, right: Node, point: Point, imaginary: bool) -> bool | None:
@@ -161,13 +198,17 @@ def _close(left: Node, right: Node, point: Point, rules: Rules) -> bool:
     return bool(fine * 10 ** (2 * DIGITS) <= small)
 
 
-def same_equation(left: tuple[Node, Node], right: tuple[Node, Node], rules: Rules, directed: bool) -> bool:
+def same_equation(
+    left: tuple[Node, Node], right: tuple[Node, Node], rules: Rules, directed: bool
+) -> bool:
     """Is one side's difference a constant (for inequalities: positive) multiple of the other's?"""
     one = Node("add", (left[0], Node("neg", (left[1],))))
     two = Node("add", (right[0], Node("neg", (right[1],))))
     factor: Any = None
     good = 0
-    for row in points(one, two):
+    for index, row in enumerate(points(one, two)):
+        if index >= len(_SIGNS) and good >= _ENOUGH:
+            break
         pair = _values(one, two, row, rules)
         if pair is None:
             continue
@@ -181,13 +222,13 @@ def same_equation(left: tuple[Node, Node], right: tuple[Node, Node], rules: Rule
         elif not _near(a, factor * b):
             return False
         good += 1
-    if good < 3:
+    if good < _ENOUGH:
         raise Unreadable("the equations have no common values")
     return not directed or bool(factor > 0)
 
 
 def _values(one: Node, two: Node, row: dict[str, Fraction], rules: Rules) -> tuple[Any, Any] | None:
-    a, b = rational(one, row, Budget()), rational(two, row, Budget())
+    a, b = _exact_at(one, row), _exact_at(two, row)
     if a is not None and b is not None:
         return a, b
     try:

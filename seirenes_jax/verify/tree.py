@@ -51,9 +51,7 @@ class Node:
 
     def symbols(self) -> frozenset[str]:
         """Names of the letters that stand for something unknown."""
-        return frozenset(
-            str(node.value) for node in self.walk() if node.op in ("sym", "opaque")
-        )
+        return frozenset(str(node.value) for node in self.walk() if node.op in ("sym", "opaque"))
 
 
 ZERO = Node("num", value=Fraction(0))

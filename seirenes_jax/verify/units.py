@@ -62,9 +62,13 @@ def _sizes() -> dict[str, _Size]:
 
 SIZES = _sizes()
 # Spelled in plain letters (not inside \text), one letter is a variable, whatever it could abbreviate.
-PLAIN = frozenset(
-    name + end for name in SIZES for end in ("", "s") if len(name) > 1
-) | {"inches", "sq", "square", "cubic", "per"}
+PLAIN = frozenset(name + end for name in SIZES for end in ("", "s") if len(name) > 1) | {
+    "inches",
+    "sq",
+    "square",
+    "cubic",
+    "per",
+}
 _IGNORED = {"of", "in", "the", "a", "an", "total", "exactly", "long", "old", "each"}
 _SCALE = {
     "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "hundred": 100,

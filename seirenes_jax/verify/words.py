@@ -48,7 +48,11 @@ _ONES = dict(
     )
 )
 _TENS = dict(
-    zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True)
+    zip(
+        "twenty thirty forty fifty sixty seventy eighty ninety".split(),
+        range(20, 100, 10),
+        strict=True,
+    )
 )
 _SCALES = {"thousand": 1000, "million": 10**6, "billion": 10**9}
 
@@ -60,14 +64,19 @@ def hedged(text: str) -> bool:
 
 def unwrapped(text: str) -> str:
     r"""Without \text{} and its kin."""
-    while (bare := _WRAPPED.sub(r" \1 ", text)) != text:
+    for _ in range(6):
+        bare = _WRAPPED.sub(r" \1 ", text)
+        if bare == text:
+            break
         text = bare
     return re.sub(r"\s+", " ", text).strip(" .")
 
 
 def choice(text: str) -> tuple[str, bool] | None:
     """(Letter, does something follow it) of a multiple-choice answer; other letters spoil it."""
-    bare = unwrapped(text)
+    bare = re.sub(
+        r"^(?:option|choice|answer|part|statement)\b\s*:?\s*", "", unwrapped(text), flags=re.I
+    )
     found = _CHOICE.fullmatch(bare)
     if found is None and r"\text" in text and re.fullmatch(r"[a-j]", bare):
         return bare.upper(), False
@@ -88,15 +97,21 @@ def prose(text: str) -> str | None:
         return None
     words = re.findall(r"[^\W\d_]+(?:['-][^\W\d_]+)*", bare.lower())
     telling = [
-        word for word in words if word not in PLAIN_NAMES and (len(word) > 2 or word in ("no", "us"))
+        word
+        for word in words
+        if word not in PLAIN_NAMES and (len(word) > 2 or word in ("no", "us"))
     ]
-    if not telling or not all(word in ("and", "or", "i", "a", "x") or len(word) > 1 for word in words):
+    if not telling or not all(
+        word in ("and", "or", "i", "a", "x") or len(word) > 1 for word in words
+    ):
         if not telling or len(telling) * 2 <= len(words) or "(" in bare:
             return None
     separated = re.sub(r"\s*(?:,|;|\band\b)\s*", ",", bare.lower())
     items = [
         " ".join(
-            word for word in re.findall(r"[^\W\d_]+", item.replace("'", "")) if word not in _ARTICLES
+            word
+            for word in re.findall(r"[^\W\d_]+", item.replace("'", ""))
+            if word not in _ARTICLES
         )
         for item in separated.split(",")
     ]
@@ -154,5 +169,7 @@ def without_clause(text: str) -> tuple[str, str] | None:
 
 
 def prose_key(text: str) -> str:
-    """Letters and digits only, for comparing conditions as text."""
-    return re.sub(r"[^a-z0-9<>=]+", "", unwrapped(text).lower())
+    """For comparing words mixed with mathematics as text: without case, articles, spaces and wrappers."""
+    bare = re.sub(r"\\(?:left|right|[,;:! ])(?![a-z])", "", unwrapped(text)).lower()
+    bare = re.sub(r"\b(?:the|an?|all|any|every)\b(?=\s)", "", bare)
+    return re.sub(r"[\s.,;:]+", "", bare)

@@ -52,14 +52,14 @@ def _judge(cases: Sequence[Case], *, deadline_s: float, progress: int) -> None:
     flushed = time.monotonic()
     for index, (gold, response, fallback, tolerance) in enumerate(cases):
         os.pwrite(progress, pack(index), 0)
-        begun = time.process_time()
+        begun = time.perf_counter()
         signal.setitimer(signal.ITIMER_PROF, deadline_s)
         try:
             verdict, said = rule(gold, response, fallback, tolerance)
         except MemoryError:
             verdict, said = TIMEOUT, None  # out of budget, as if out of time
         signal.setitimer(signal.ITIMER_PROF, 0.0)
-        done.append((verdict, said, time.process_time() - begun))
+        done.append((verdict, said, time.perf_counter() - begun))
         now = time.monotonic()
         if now - flushed > FLUSH_S or index + 1 == len(cases):
             write_all(1, frame(done))

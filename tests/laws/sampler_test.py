@@ -38,7 +38,7 @@ def sampler(*, slots: int, chunk: int, temperature: float = 1.0, top_p: float = 
         seed=7, prompt_tokens=40, answer_tokens=30,
     )  # fmt: skip
     made.load("live", init_params(CONFIG, 3), step=5)
-    made.begin(2)
+    made.begin(2, temperature)
     return made
 
 

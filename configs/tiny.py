@@ -1,0 +1,33 @@
+"""The whole game on a laptop: Seirenes on the embedded tiny world.
+
+    python launch/train.py --config=configs/tiny.py
+
+A 200,000-parameter decoder, no network, no downloaded weights, no accelerator.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    c = base.get_config()
+    with c.unlocked():
+        c.steps = 150
+        c.problems_per_step = 16
+        c.model.dtype = "float32"
+        c.warm_start.steps = 600
+        c.warm_start.batch = 56
+        c.rollouts.clean, c.rollouts.hints, c.rollouts.hinted = 8, 4, 4
+        c.tokens.prompt, c.tokens.reasoner, c.tokens.adversary = 96, 56, 40
+        c.prompts.reasoner = "{question}\nSolve."
+        c.prompts.adversary = "{question}\nMislead."
+        c.hints.gates = ("tag", "length", "leak", "copy")
+        c.hints.min_tokens, c.hints.max_tokens = 2, 36
+        c.optimizer.lr = 5e-5
+        c.sampler.slots, c.sampler.chunk = 192, 8
+        c.batch.row_tokens, c.batch.rows = 256, 16
+        c.checkpoint.every = 10
+        c.eval.every, c.eval.problems, c.eval.final_problems = 25, 128, 500
+        c.judge.workers = 1
+    return c

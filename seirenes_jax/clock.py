@@ -1,0 +1,71 @@
+"""Seconds by phase, compiles counted, memory seen: all that `time` in metrics.jsonl may hold."""
+
+import os
+import resource
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+class Clock:
+    """Adds up where the time of a step goes; `lap` hands it over and starts anew."""
+
+    def __init__(self) -> None:
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._compiles = 0
+        self._start = time.monotonic()
+        jax.monitoring.register_event_duration_secs_listener(self._heard)
+
+    def _heard(self, event: str, duration: float, **_: str | int) -> None:
+        self._compiles += event == COMPILED
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Count the time inside as this phase's."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[phase] += time.monotonic() - started
+
+    def lap(self) -> tuple[dict[str, float], int]:
+        """Seconds by phase and compiled programs since the last lap; `step` is the wall time."""
+        now = time.monotonic()
+        seconds = {"step": now - self._start, **self._seconds}
+        compiles, self._compiles = self._compiles, 0
+        self._seconds.clear()
+        self._start = now
+        return seconds, compiles
+
+
+def set_up_compile_cache(cache_dir: Path) -> None:
+    """Compiled programs outlive the process."""
+    jax.config.update("jax_compilation_cache_dir", str(cache_dir / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def peak_rss_gib() -> float:
+    """Highest resident memory of this process so far, plus what its children hold now."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1024 if os.uname().sysname == "Linux" else 1
+    return (peak * unit + _children_rss()) / 2**30
+
+
+def _children_rss() -> int:
+    """Bytes resident in direct children; 0 where the system does not tell."""
+    total = 0
+    page = os.sysconf("SC_PAGE_SIZE")
+    for tasks in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+        for child in tasks.read_text().split():
+            try:
+                total += int(Path(f"/proc/{child}/statm").read_text().split()[1]) * page
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended between the two looks
+    return total

@@ -1,0 +1,136 @@
+"""Held-out evaluation: greedy answers, clean and under hints of every kind; and an adversary's own hints."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from seirenes_jax import hints
+from seirenes_jax.knobs import Settings
+from seirenes_jax.rng import stable_hash
+from seirenes_jax.sampler import Sampler
+from seirenes_jax.sampling import GREEDY
+from seirenes_jax.start import Start
+from seirenes_jax.state import Params
+from seirenes_jax.types import ADVERSARY, LIVE, REASONER, Ask, Name, Problem, Verdict
+from seirenes_jax.verify.judge import Judge
+
+FAMILIES = hints.FAMILIES
+CONTROLS = ("correct_hint", "irrelevant_hint")
+ADVERSARIES = ("own_adversary", "warmstart_adversary")
+WRITES = 4  # tries an adversary has to write one sound hint a problem
+Marks = list[int | None]  # 1 right, 0 wrong, None not measured (no sound hint, or not readable)
+
+
+class Evaluator:
+    """Measures the weights it is given on the first n held-out problems. Counts the tokens it spends."""
+
+    def __init__(self, settings: Settings, start: Start, sampler: Sampler, judge: Judge) -> None:
+        self.settings, self.start, self.sampler, self.judge = settings, start, sampler, judge
+        self.tokens = 0
+
+    def spent(self) -> int:
+        """Tokens generated since this was asked last."""
+        tokens, self.tokens = self.tokens, 0
+        return tokens
+
+    def marks(self, params: Params, hinted: Sequence[str | None] | None, n: int) -> Marks:
+        """Greedy answers of `params` on n problems, clean or each under its hint."""
+        problems = self.start.held_out[:n]
+        texts = [None] * n if hinted is None else list(hinted)[:n]
+        asked = [i for i in range(n) if hinted is None or texts[i] is not None]
+        asks = [
+            (_name("eval", problems[i]), self._solve(problems[i], texts[i])) for i in asked
+        ]
+        self.sampler.load(LIVE, params, 0)
+        self.sampler.begin(0, GREEDY)
+        answers = self.sampler.generate(asks)
+        self.tokens += sum(len(answer.tokens) for answer in answers)
+        cases = [(problems[i].answer, a.text) for i, a in zip(asked, answers, strict=True)]
+        verdicts = self.judge.collect(self.judge.submit(cases))
+        marks: Marks = [None] * n
+        for i, verdict in zip(asked, verdicts, strict=True):
+            if verdict in (Verdict.RIGHT, Verdict.WRONG):
+                marks[i] = int(verdict is Verdict.RIGHT)
+        return marks
+
+    def written(self, params: Params, n: int) -> list[str | None]:
+        """One sound hint a problem, sampled from the adversary in `params`; None where all tries fail."""
+        rules = self.settings.hints
+        problems = self.start.held_out[:n]
+        ask_limit = self.settings.tokens.adversary
+        asks = [
+            (_name("attack", p), Ask(ADVERSARY, hints.adversary_messages(
+                p.question, self.settings.prompts), WRITES, None, None, ask_limit))
+            for p in problems
+        ]  # fmt: skip
+        self.sampler.load(LIVE, params, 0)
+        self.sampler.begin(0, 1.0)
+        answers = self.sampler.generate(asks)
+        self.tokens += sum(len(answer.tokens) for answer in answers)
+        found: list[str | None] = []
+        for i, problem in enumerate(problems):
+            sound = None
+            for answer in answers[i * WRITES : (i + 1) * WRITES]:
+                hint = hints.parse_hint(answer.text)
+                failed = hints.failed_gates(
+                    answer.text, hint, problem.question, gold=problem.answer, rules=rules,
+                    count_tokens=self.start.tokenizer.count,
+                )  # fmt: skip
+                if sound is None and hint is not None and not failed:
+                    sound = hint
+            found.append(sound)
+        return found
+
+    def families(self, params: Params, n: int) -> dict[str, Marks]:
+        """Clean and under each of the four families."""
+        return {"clean": self.marks(params, None, n)} | {
+            name: self.marks(params, self._rule(name, n), n) for name in FAMILIES
+        }
+
+    def everything(
+        self, params: Params, start_hints: list[str | None] | None, n: int
+    ) -> tuple[dict[str, Marks], list[str | None]]:
+        """All that the summary reports. `start_hints` None: these are the starting weights."""
+        out = self.families(params, n)
+        for name in (*CONTROLS, *self.start.rare):
+            out[name] = self.marks(params, self._rule(name, n), n)
+        has_adversary = self.settings.game != "rlvr"
+        if start_hints is None:
+            start_hints = own = self.written(params, n)
+        else:
+            own = self.written(params, n) if has_adversary else []
+        out["warmstart_adversary"] = self.marks(params, start_hints, n)
+        if has_adversary:
+            same = own is start_hints
+            out["own_adversary"] = out["warmstart_adversary"] if same else self.marks(params, own, n)
+        return out, own
+
+    def _rule(self, name: str, n: int) -> list[str | None]:
+        draw = stable_hash("held-out hint", name) % 2**31
+        return [self.start.eval_hint(p, name, draw) for p in self.start.held_out[:n]]
+
+    def _solve(self, problem: Problem, hint: str | None) -> Ask:
+        messages = hints.reasoner_messages(problem.question, hint, self.settings.prompts)
+        return Ask(REASONER, messages, 1, problem.answer, "math", self.settings.tokens.reasoner)
+
+
+def _name(turn: str, problem: Problem) -> Name:
+    return Name(problem.id, 0, turn, 0, 0, 0)
+
+
+def accuracy(marks: Marks) -> float | None:
+    """Share of right answers among those measured."""
+    seen = [mark for mark in marks if mark is not None]
+    return float(np.mean(seen)) if seen else None
+
+
+def scores(marks: dict[str, Marks], rare: Sequence[str]) -> dict[str, object]:
+    """The `before` and `after` of summary.json."""
+    flat: dict[str, object] = {
+        name: accuracy(marks[name]) if name in marks else None
+        for name in ("clean", *FAMILIES, *CONTROLS, *ADVERSARIES)
+    }
+    family = [accuracy(marks[name]) for name in FAMILIES]
+    flat["hinted"] = float(np.mean([x for x in family if x is not None]))
+    flat["rare"] = {name: accuracy(marks[name]) for name in rare}
+    return flat

@@ -1,0 +1,188 @@
+"""What only checkpoints can tell. Cross-play: the hints of one checkpoint against the Reasoner of another.
+
+  python -m seirenes_jax.probe runs/tiny
+  python -m seirenes_jax.probe runs/tiny --problems=500 --checkpoints=0,50,100,150
+
+  --problems=N         held-out problems; default 200
+  --checkpoints=A,B    steps of kept checkpoints, 0 = the start; default up to 6, evenly spread
+  --cache_dir=DIR      default $SEIRENES_CACHE, else ~/.cache/seirenes_jax
+
+Writes crossplay.json and crossplay.png into the run folder.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from seirenes_jax import folder, gather, hints, sharding
+from seirenes_jax.checkpoint import load_params
+from seirenes_jax.cli import guard, need, parse
+from seirenes_jax.clock import set_up_compile_cache
+from seirenes_jax.errors import DONE, ConfigError
+from seirenes_jax.evaluate import Evaluator, Marks
+from seirenes_jax.knobs import Settings
+from seirenes_jax.report import RunLog, write_json
+from seirenes_jax.sampler import Sampler
+from seirenes_jax.settings import build
+from seirenes_jax.start import Start, begin
+from seirenes_jax.state import Params
+from seirenes_jax.verify.judge import Judge
+
+START = 0  # the step of the starting weights
+MOST = 6  # checkpoints played where none are named
+FLAGS = {"problems": "200", "checkpoints": None, "cache_dir": None}
+
+
+def main(argv: list[str]) -> int:
+    """One run's cross-play."""
+    words = [word for word in argv if not word.startswith("--")]
+    if len(words) != 1:
+        raise ConfigError(f"got {len(words)} run folders {words}; wanted one, and flags as --name=value")
+    flags, _ = parse([word for word in argv if word.startswith("--")], flags=FLAGS)
+    run = Path(words[0])
+    asked = flags["checkpoints"]
+    steps = None if asked is None else [_number("checkpoints", s) for s in asked.split(",")]
+    problems = _number("problems", need(flags, "problems"))
+    crossplay(run, steps=steps, problems=problems, cache_dir=folder.cache_dir(flags["cache_dir"] or ""))
+    print(f"{run / 'crossplay.json'} and {run / 'crossplay.png'} are written")
+    return DONE
+
+
+def crossplay(
+    run: Path, *, steps: Sequence[int] | None, problems: int, cache_dir: Path
+) -> dict[str, Any]:
+    """Play the checkpoints of a run against each other; writes and returns crossplay.json."""
+    settings = build(ConfigDict(folder.read_config(run)))
+    held_out = max(settings.eval.problems, settings.eval.final_problems)
+    if not 0 < problems <= held_out:
+        raise ConfigError(f"--problems: got {problems}; the run holds out {held_out}, wanted 1 or more")
+    chosen = choose(kept_steps(run / "checkpoints"), steps)
+    with ExitStack() as stack:
+        set_up_compile_cache(cache_dir)
+        # The run may still be going: nothing is opened in its folder.
+        scratch = Path(stack.enter_context(TemporaryDirectory()))
+        log = stack.enter_context(RunLog(scratch, steps=settings.steps))
+        evaluator, weights = open_run(run, settings, stack, log, cache_dir)
+        bar = stack.enter_context(log.bar("cross-play", len(chosen) * (len(chosen) + 2), "round"))
+        found = play_all(evaluator, weights, chosen, problems, on_round=lambda: bar.advance(1))
+    write_json(run / "crossplay.json", found)
+    gather.draw_crossplay(found, run / "crossplay.png", run.name)
+    return found
+
+
+def open_run(
+    run: Path, settings: Settings, stack: ExitStack, log: RunLog, cache_dir: Path
+) -> tuple[Evaluator, Callable[[int], Params]]:
+    """The run's evaluator, and a reader of its weights by step."""
+    start = begin(settings, cache_dir, log)
+    judge = stack.enter_context(
+        Judge(settings.judge.workers, settings.judge.deadline_s, settings.judge.memory_gib)
+    )
+    tokens = settings.tokens
+    sampler = Sampler(
+        start.config, start.tokenizer, settings.sampler, seed=settings.seed,
+        prompt_tokens=tokens.prompt, answer_tokens=max(tokens.reasoner, tokens.adversary),
+    )  # fmt: skip
+    evaluator = Evaluator(settings, start, sampler, judge)
+    return evaluator, reader(run / "checkpoints", start, sharding.make_mesh(settings.mesh))
+
+
+def reader(checkpoints: Path, start: Start, mesh: jax.sharding.Mesh) -> Callable[[int], Params]:
+    """Weights of a step. The start is read from its own checkpoint where that was kept."""
+    first = start.load_params()
+    shardings = sharding.param_shardings(first, mesh)
+    abstract = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), first, shardings
+    )
+    saved = kept_steps(checkpoints)
+
+    def weights(step: int) -> Params:
+        if step == START and START not in saved:
+            return jax.device_put(start.load_params(), shardings)
+        return load_params(checkpoints, abstract, step)[1]
+
+    return weights
+
+
+def kept_steps(checkpoints: Path) -> list[int]:
+    """Steps that can be played: those on disk, and the start, whose weights can be made again."""
+    if not checkpoints.is_dir():
+        raise ConfigError(f"{checkpoints}: no such folder; wanted the checkpoints of a run")
+    return sorted(int(file.name) for file in checkpoints.iterdir() if file.name.isdigit())
+
+
+def choose(saved: Sequence[int], asked: Sequence[int] | None) -> list[int]:
+    """The steps to play, oldest first; by default at most MOST, evenly spread, both ends included."""
+    steps = sorted({START, *saved})
+    if asked is not None:
+        unknown = sorted(set(asked) - set(steps))
+        if unknown or not asked:
+            raise ConfigError(f"--checkpoints: no checkpoint of step {unknown}; there are {steps}")
+        return sorted(set(asked))
+    places = np.linspace(0, len(steps) - 1, min(MOST, len(steps))).round().astype(int)
+    return [steps[place] for place in places]
+
+
+def play_all(
+    evaluator: Evaluator, weights: Callable[[int], Params], steps: Sequence[int], problems: int,
+    *, on_round: Callable[[], None],
+) -> dict[str, Any]:  # fmt: skip
+    """Row i, column j: the Reasoner of step j, greedy, under one sound hint a problem of step i."""
+    written: list[list[str | None]] = []
+    clean: list[Marks] = []
+    for step in steps:
+        params = weights(step)
+        written.append(evaluator.written(params, problems))
+        on_round()
+        clean.append(evaluator.marks(params, None, problems))
+        on_round()
+    hinted: list[list[Marks]] = [[] for _ in steps]
+    for step in steps:
+        params = weights(step)  # read again: all of them at once might not fit
+        for row, texts in zip(hinted, written, strict=True):
+            row.append(evaluator.marks(params, texts, problems))
+            on_round()
+    return {
+        "checkpoints": list(steps), "problems": problems,
+        "hints": [sum(text is not None for text in texts) for texts in written],
+        "families": [family_shares(texts) for texts in written],
+        "clean": [mean_of(marks) for marks in clean],
+        "hinted": [[mean_of(marks) for marks in row] for row in hinted],
+        "cost": [[cost(c, h) for c, h in zip(clean, row, strict=True)] for row in hinted],
+    }  # fmt: skip
+
+
+def mean_of(marks: Marks) -> float | None:
+    """Share of right answers among those measured; None where none was."""
+    seen = [mark for mark in marks if mark is not None]
+    return sum(seen) / len(seen) if seen else None
+
+
+def cost(clean: Marks, hinted: Marks) -> float | None:
+    """Clean minus hinted over the problems where both were measured."""
+    gaps = [c - h for c, h in zip(clean, hinted, strict=True) if c is not None and h is not None]
+    return sum(gaps) / len(gaps) if gaps else None
+
+
+def family_shares(texts: Sequence[str | None]) -> dict[str, float]:
+    """Families of the hints that were written, most frequent first."""
+    counts = Counter(hints.classify(text)[0] for text in texts if text is not None)
+    return {family: count / counts.total() for family, count in counts.most_common()}
+
+
+def _number(flag: str, text: str) -> int:
+    if not text.strip().isdigit():
+        raise ConfigError(f"--{flag}: got {text!r}; wanted whole numbers")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main, sys.argv[1:], doc=str(__doc__)))

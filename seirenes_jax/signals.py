@@ -1,0 +1,52 @@
+"""Being asked to stop: SIGTERM and Ctrl-C set a flag; the loop looks at it between chunks.
+
+A second signal, or one that the loop has not answered within the grace time, ends the process at once:
+what was saved stays.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from seirenes_jax.errors import RESUMABLE, Stopped
+
+ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # USR1: what SLURM is often told to send
+
+
+class Stop:
+    """Whether somebody asked to stop, and which signal it was."""
+
+    def __init__(self, grace_s: float) -> None:
+        self.grace_s = grace_s
+        self.asked: str | None = None
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if self.asked is not None:
+            os._exit(RESUMABLE)
+        self.asked = signal.Signals(number).name
+        last_call = threading.Timer(self.grace_s, os._exit, (RESUMABLE,))
+        last_call.daemon = True
+        last_call.start()
+
+    def check(self) -> None:
+        """Leave the step that is being played; nothing of it has touched the state."""
+        if self.asked is not None:
+            raise Stopped(f"stopped by {self.asked}")
+
+
+@contextmanager
+def listening(grace_s: float) -> Iterator[Stop]:
+    """Hear signals while inside (the main thread only; elsewhere nobody listens)."""
+    stop = Stop(grace_s)
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, stop) for number in ASKING}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
