@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
         c.warm_start.steps = 600
         c.warm_start.batch = 56
         c.rollouts.clean, c.rollouts.hints, c.rollouts.hinted = 8, 4, 4
-        c.tokens.prompt, c.tokens.reasoner, c.tokens.adversary = 96, 56, 40
+        c.tokens.prompt, c.tokens.reasoner, c.tokens.adversary = 104, 56, 40
         c.prompts.reasoner = "{question}\nSolve."
         c.prompts.adversary = "{question}\nMislead."
         c.hints.gates = ("tag", "length", "leak", "copy")

@@ -4,14 +4,12 @@
   python launch/ablate.py --config=configs/ablations/tiny_first.py --cells=seirenes,frozen --seeds=0
   python launch/ablate.py --config=configs/ablations/tiny_first.py --collect=docs/results/tiny_first
 
-The same command again goes on: measured cells are passed over, begun ones resumed. The tables are
-written after every call from whatever cells there are.
+The same command again goes on: measured cells are passed over, begun ones resumed. Tables and
+pictures are made after every call from whatever cells there are.
 
   --config=FILE   a file of configs/ablations/
-  --out=DIR       default runs/ablations/<config name>: cells/*.json, table.md, table.json, curves.png,
-                  families.png, crossplay.png, and the run folders under runs/
-  --cells=A,B     only these cells
-  --seeds=0,1     only these seeds
+  --out=DIR       cells/*.json, table.md, *.png, runs/*; default runs/ablations/<config name>
+  --cells=A,B --seeds=0,1   only these
   --jobs=N        cells at a time; default 1
   --collect=DIR   copy cells, tables and pictures there
 
@@ -36,9 +34,9 @@ def main(argv: list[str]) -> int:
     if overrides:
         raise ConfigError(f"--config.{overrides[0]}: knobs of a grid stand in its file")
     grid = sweep.read(need(flags, "config"))
-    seeds = None if flags["seeds"] is None else [_number("seeds", s) for s in _split(flags["seeds"])]
-    cells = None if flags["cells"] is None else _split(flags["cells"])
-    jobs = sweep.plan(grid, cells=cells, seeds=seeds)
+    cells, seeds = _split(flags["cells"]), _split(flags["seeds"])
+    chosen = None if seeds is None else [_number("seeds", seed) for seed in seeds]
+    jobs = sweep.plan(grid, cells=cells, seeds=chosen)
     workers = max(1, _number("jobs", need(flags, "jobs")))
     out = Path(flags["out"] or f"runs/ablations/{grid.name}")
     try:
@@ -51,8 +49,8 @@ def main(argv: list[str]) -> int:
     return DONE
 
 
-def _split(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+def _split(text: str | None) -> list[str] | None:
+    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _number(flag: str, text: str) -> int:

@@ -36,7 +36,8 @@ def main(argv: list[str]) -> int:
     taken = proof.export_run(run, out, step=None if step is None else int(step))
     print(f"step {taken} of {run} is in {out}")
     if flags["prove"]:
-        print(f"{out / 'proof.json'}: {proof.prove(run, out, step=taken)} weights, equal bit for bit")
+        count = proof.prove(run, out, step=taken)
+        print(f"{out / 'proof.json'}: {count} weights, equal bit for bit")
     return 0
 
 

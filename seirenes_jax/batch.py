@@ -6,6 +6,7 @@ A group's prompt is stored once per row; every stream's weight over its *global*
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -123,20 +124,22 @@ def lay_out(rows: Sequence[Row], plan: Plan) -> list[TrainBatch]:
     ]
 
 
-def fill(rows: Sequence[Row], batch: Batch, *, temperature: float) -> TrainBatch:
+def fill(rows: Sequence[Row], size: Batch, *, temperature: float) -> TrainBatch:
     """One micro-batch; missing rows are padding of weight 0."""
-    B, T = batch.rows, batch.row_tokens
+    B, T = size.rows, size.row_tokens
     ints = {k: np.zeros((B, T), np.int32) for k in ("tok", "tgt", "pos", "seg", "pre", "role")}
     reals = {k: np.zeros((B, T), np.float32) for k in ("old", "adv", "w")}
     train = np.zeros((B, T), bool)
     for b, row in enumerate(rows):
         _fill_row(row, {k: v[b] for k, v in {**ints, **reals, "train": train}.items()})
-    return TrainBatch(
+    on_host: Any = TrainBatch  # NumPy until the loop puts it on the devices
+    batch: TrainBatch = on_host(
         tokens_BT=ints["tok"], targets_BT=ints["tgt"], positions_BT=ints["pos"],
         segments_BT=ints["seg"], prefix_BT=ints["pre"], train_BT=train, logp_old_BT=reals["old"],
         logp_behaviour_BT=None, logp_ref_BT=None, adv_BT=reals["adv"], role_BT=ints["role"],
         weight_BT=reals["w"], temperature=np.float32(temperature), routes=None,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
+    return batch
 
 
 def _fill_row(row: Row, at: dict[str, np.ndarray]) -> None:

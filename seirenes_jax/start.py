@@ -28,7 +28,7 @@ from seirenes_jax.types import Problem
 from seirenes_jax.warm import imitate
 
 TINY = "tiny"  # problems.path of the embedded world
-TINY_TRAIN, TINY_HELD_OUT = 20_000, 4_000  # problems of its two splits
+TINY_TRAIN, TINY_HELD_OUT = 8_000, 4_000  # problems of its two splits
 TINY_VOCAB = 512
 MAX_POSITIONS = 1024  # of models that are initialised here
 SHAPED_BY = ("tasks", "models", "hints.py", "warm.py", "optim.py", "batch.py", "step.py", "text.py")
@@ -96,17 +96,22 @@ def _tiny_from_nothing(settings: Settings, cache_dir: Path, log: RunLog) -> Star
 def _problems(settings: Settings, tokenizer: Tokenizer) -> tuple[list[Problem], list[Problem]]:
     """Training and held-out problems; those whose hinted prompt could not fit are left out."""
     n = max(settings.eval.problems, settings.eval.final_problems)
-    if settings.problems.path == TINY:
-        if n > TINY_HELD_OUT:
-            raise ConfigError(f"eval.final_problems: got {n}; the tiny world holds out {TINY_HELD_OUT}")
-        return world.problems("train", TINY_TRAIN, 0), world.problems("heldout", n, 1)
-    rows = problems.load(settings.problems.path)
 
     def count(problem: Problem) -> int:
         messages = hints.reasoner_messages(problem.question, "", settings.prompts)
         return len(tokenizer.render(messages)) + settings.hints.max_tokens
 
-    rows, _ = problems.fit(rows, limit=settings.tokens.prompt, count=count)
+    def fitting(found: list[Problem]) -> list[Problem]:
+        return problems.fit(found, limit=settings.tokens.prompt, count=count)[0]
+
+    if settings.problems.path == TINY:
+        if n > TINY_HELD_OUT // 2:
+            raise ConfigError(
+                f"eval.final_problems: got {n}; the tiny world holds out {TINY_HELD_OUT // 2}"
+            )
+        held_out = fitting(world.problems("heldout", 2 * n, 1))
+        return fitting(world.problems("train", TINY_TRAIN, 0)), held_out[:n]
+    rows = fitting(problems.load(settings.problems.path))
     rows.sort(key=lambda problem: stable_hash("held out", problem.id))
     if len(rows) <= n:
         raise DataError(

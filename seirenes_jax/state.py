@@ -4,10 +4,8 @@ from typing import Any
 
 import flax.struct
 import jax
-import numpy as np
 
 Params = Any  # a pytree of arrays
-Array = jax.Array | np.ndarray
 
 
 @flax.struct.dataclass
@@ -35,20 +33,20 @@ class TrainBatch:
         positions 0 1 2 | 3 4 5   | 3 4
     """
 
-    tokens_BT: Array  # int32, what is fed
-    targets_BT: Array  # int32, what was drawn there
-    positions_BT: Array  # int32
-    segments_BT: Array  # int32, 0 = padding
-    prefix_BT: Array  # int32, 0 = none
-    train_BT: Array  # bool, True where a target was drawn by the policy
-    logp_old_BT: Array  # float32, what the ratio is taken against: the sampler's, or rescored
-    logp_behaviour_BT: Array | None  # float32, the sampler's where logp_old_BT was rescored
-    logp_ref_BT: Array | None  # float32
-    adv_BT: Array  # float32
-    role_BT: Array  # int32, index into the run's list of streams
-    weight_BT: Array  # float32, each stream's weight over its global denominator
-    temperature: Array  # float32 []
-    routes: Array | None  # uint8 [B, T, layers, experts per token]
+    tokens_BT: jax.Array  # int32, what is fed
+    targets_BT: jax.Array  # int32, what was drawn there
+    positions_BT: jax.Array  # int32
+    segments_BT: jax.Array  # int32, 0 = padding
+    prefix_BT: jax.Array  # int32, 0 = none
+    train_BT: jax.Array  # bool, True where a target was drawn by the policy
+    logp_old_BT: jax.Array  # float32, what the ratio is taken against: the sampler's, or rescored
+    logp_behaviour_BT: jax.Array | None  # float32, the sampler's where logp_old_BT was rescored
+    logp_ref_BT: jax.Array | None  # float32
+    adv_BT: jax.Array  # float32
+    role_BT: jax.Array  # int32, index into the run's list of streams
+    weight_BT: jax.Array  # float32, each stream's weight over its global denominator
+    temperature: jax.Array  # float32 []
+    routes: jax.Array | None  # uint8 [B, T, layers, experts per token]
 
 
 @flax.struct.dataclass

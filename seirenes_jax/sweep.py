@@ -1,10 +1,12 @@
 """Grids of runs: read an ablation config, plan its cells, run them one process each, gather them.
 
-A sweep folder holds `runs/<cell>-<seed>/` (run folders), `cells/<cell>-<seed>.json` (what is kept of
-each) and the tables and pictures of `gather.py`. Whatever stops it, the same command goes on: a cell
-with its file is done, a begun run is resumed by its own command. No jax: runs and probes are children.
+A sweep folder holds `runs/<cell>-<seed>/` (run folders), `cells/<cell>-<seed>.json` (what is kept
+of each) and the tables and pictures of `gather.py`. Whatever stops it, the same command goes on: a
+cell with its file is done, a begun run is resumed by its own command. No jax: runs and probes are
+children.
 """
 
+import contextlib
 import difflib
 import os
 import re
@@ -17,7 +19,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from seirenes_jax import analysis, gather, settings
 from seirenes_jax.checks import check
@@ -145,7 +147,7 @@ def _check_parts(path: Path, found: Mapping[str, Any]) -> None:
 def plan(
     sweep: Sweep, *, cells: Sequence[str] | None = None, seeds: Sequence[int] | None = None
 ) -> list[Job]:
-    """The cells asked for, all seeds of one number together; every knob of every cell is checked."""
+    """The cells asked for, seed after seed; every knob of every cell is checked."""
     for cell in cells or ():
         if cell not in sweep.cells:
             near = difflib.get_close_matches(cell, sweep.cells, n=1, cutoff=0.4)
@@ -182,8 +184,8 @@ def _job(sweep: Sweep, cell: str, seed: int) -> Job:
     for path, value in overrides.items():
         if knobs[path] != _as_json(value):
             raise ConfigError(
-                f"{sweep.file}, cell {cell}: {path}: got {value!r}, which reads as {knobs[path]!r}; "
-                "wanted a value of the knob's own type"
+                f"{sweep.file}, cell {cell}: {path}: got {value!r}, which is read as "
+                f"{knobs[path]!r}; wanted a value of the knob's own type"
             )
     overrides = {path: _as_json(value) for path, value in overrides.items()}
     return Job(cell, seed, overrides, knobs, cell in sweep.crossplay)
@@ -215,7 +217,6 @@ class _Running:
     run: Path
     todo: deque[list[str]]
     process: "subprocess.Popen[bytes] | None" = None
-    log: TextIO | None = None
 
 
 def run(
@@ -260,8 +261,8 @@ def run(
     if failed:
         which = ", ".join(f"{key} (exit code {code})" for key, code in failed.items())
         raise SeirenesError(
-            f"{sweep.name}: {len(failed)} of {len(jobs)} cells failed: {which}; what each said stands "
-            f"above or in {out}/runs/<cell>.log; the same command tries them again"
+            f"{sweep.name}: {len(failed)} of {len(jobs)} cells failed: {which}; what each said "
+            f"stands above or in {out}/runs/<cell>.log; the same command tries them again"
         )
 
 
@@ -270,8 +271,6 @@ def _goes_on(one: _Running, failed: dict[str, int], *, alone: bool) -> bool:
     code = DONE if one.process is None else one.process.poll()
     if code is None:
         return True
-    if one.log is not None:
-        one.log.close()
     if code == RESUMABLE:
         raise Stopped(f"cell {one.job.key} was stopped; the same command goes on with it")
     if code == MISTAKE:
@@ -282,15 +281,20 @@ def _goes_on(one: _Running, failed: dict[str, int], *, alone: bool) -> bool:
         return False
     if not one.todo:
         return False
-    # With one worker its bars are the console's; with more they would write over each other.
-    one.log = None if alone else Path(f"{one.run}.log").open("a")
-    path = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
-    # A session of its own: Ctrl-C reaches it once, through `_stop`.
-    one.process = subprocess.Popen(
-        one.todo.popleft(), env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
-        stdout=one.log, stderr=one.log, stdin=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    one.process = _begin(one.todo.popleft(), None if alone else Path(f"{one.run}.log"))
     return True
+
+
+def _begin(command: Sequence[str], log: Path | None) -> "subprocess.Popen[bytes]":
+    """Start a child. Without a log its bars are the console's: for one child at a time."""
+    path = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    with contextlib.ExitStack() as stack:
+        said = None if log is None else stack.enter_context(log.open("ab"))
+        # A session of its own: Ctrl-C reaches it once, through `_stop`.
+        return subprocess.Popen(
+            list(command), env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
+            stdout=said, stderr=said, stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
 
 
 def _stop(running: Sequence[_Running]) -> None:

@@ -209,7 +209,8 @@ def play_rounds(gear: Gear, progress: Progress, step: int) -> tuple[list[Played]
         step=step, seed=settings.seed, memory=progress.memory,
         rules=Rules(settings.rollouts, settings.tokens, settings.prompts, settings.adversary,
                     settings.hints, settings.streams),
-        count_tokens=gear.start.tokenizer.count, write_hint=gear.start.write_hint,
+        count_tokens=gear.start.tokenizer.count,
+        prompt_tokens=lambda messages: len(gear.start.tokenizer.render(messages)), write_hint=gear.start.write_hint,
     )  # fmt: skip
 
     def ask(opened: list[tuple[Name, Ask]]) -> list[Rollout]:

@@ -99,6 +99,7 @@ def context(
             settings.hints, settings.streams,
         ),
         memory={} if memory is None else memory,
+        prompt_tokens=lambda messages: sum(len(words.split()) for _, words in messages),
         count_tokens=lambda text: len(text.split()),
         write_hint=lambda problem, source, draw: f"{source} hint for {problem.id} drawn {draw}",
     )  # fmt: skip

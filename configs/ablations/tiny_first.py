@@ -27,7 +27,7 @@ CELLS = {
     "grpo_same_tokens": {"game": "rlvr", "rollouts.clean": 28},
     # The starting weights write the hints, for good.
     "frozen": {"game": "seirenes", "adversary.policy": "frozen"},
-    # The policy's own hints, each under another question: is it the aim of a hint or its mere presence?
+    # Its own hints, each under another question: does a hint's aim matter, or its mere presence?
     "shuffled": {"game": "seirenes", "hints.source": "shuffled"},
 }
 

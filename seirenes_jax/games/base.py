@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from seirenes_jax.knobs import Adversary, Hints, Prompts, Rollouts, Streams, Tokens
-from seirenes_jax.types import Ask, Credit, Problem, Rollout, Verdict
+from seirenes_jax.types import Ask, Credit, Messages, Problem, Rollout, Verdict
 
 
 class TryNote(TypedDict):
@@ -65,6 +65,7 @@ class Context:
     rules: Rules
     memory: Mapping[str, Any]
     count_tokens: Callable[[str], int]
+    prompt_tokens: Callable[[Messages], int]
     write_hint: Callable[[Problem, str, int], str]
     """(problem, source, draw) -> hint; sources `rule`, `random`, `correct`: no model needed."""
 

@@ -75,7 +75,9 @@ def attack(
 ) -> Generator[list[Item], list[Any], Attack]:
     """R2 then R3 of hint number k. A child of its own: R3 starts the moment this hint is in."""
     rules = context.rules
-    written, hint, own, gates = None, "", "", ()
+    written: Rollout | None = None
+    gates: tuple[str, ...] = ()
+    hint = own = ""
     if rules.hints.source in POLICY_WRITES:
         ((written,),) = yield [mislead(problem, context)]
         parsed = hints.parse_hint(written.text)
@@ -104,12 +106,15 @@ def mislead(problem: Problem, context: Context) -> Ask:
 def failed_gates(
     text: str, hint: str | None, problem: Problem, context: Context
 ) -> tuple[str, ...]:
-    """The gates a hint fails. Whatever the gates, R3's prompt has no room for a longer one."""
-    rules, count_tokens = context.rules.hints, context.count_tokens
+    """The gates a hint fails. Whatever the gates, R3's prompt must hold it."""
+    rules = context.rules
     failed = hints.failed_gates(
-        text, hint, problem.question, gold=problem.answer, rules=rules, count_tokens=count_tokens
-    )
-    if not failed and count_tokens(text if hint is None else hint) > rules.max_tokens:
+        text, hint, problem.question, gold=problem.answer, rules=rules.hints,
+        count_tokens=context.count_tokens,
+    )  # fmt: skip
+    passed_on = text if hint is None else hint
+    prompt = hints.reasoner_messages(problem.question, passed_on, rules.prompts)
+    if not failed and context.prompt_tokens(prompt) > rules.tokens.prompt:
         return ("length",)
     return tuple(failed)
 

@@ -60,7 +60,8 @@ class Attention(nn.Module):
         v_NBUKC = jax.lax.dynamic_update_slice(v_NBUKC, v[None].astype(v_NBUKC.dtype), at)
 
         def of(stack: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_index_in_dim(stack, layer, axis=0, keepdims=False)
+            one: jax.Array = jax.lax.dynamic_index_in_dim(stack, layer, axis=0, keepdims=False)
+            return one
 
         out_BHC = attend_slots(
             q[:, 0], (of(view.past[0]), of(view.past[1])), (of(k_NBUKC), of(v_NBUKC)),
@@ -142,7 +143,7 @@ def init_params(config: ModelConfig, seed: int) -> Any:
 
 def head_kernel_DV(params: Any, config: ModelConfig) -> jax.Array:
     """The output projection, in the compute dtype."""
-    kernel = params["embed"].T if config.tied else params["head"]
+    kernel: jax.Array = params["embed"].T if config.tied else params["head"]
     return kernel.astype(jnp.dtype(config.dtype))
 
 
@@ -152,7 +153,8 @@ def forward(
 ) -> jax.Array:  # fmt: skip
     """Packed rows -> hidden_BTD."""
     mask_BTT = packed_mask(segments_BT, prefix_BT)
-    hidden_BTD, _ = Decoder(config).apply({"params": params}, tokens_BT, positions_BT, mask_BTT)
+    out: Any = Decoder(config).apply({"params": params}, tokens_BT, positions_BT, mask_BTT)
+    hidden_BTD: jax.Array = out[0]
     return hidden_BTD
 
 
@@ -164,7 +166,8 @@ def prefill_kv(
     positions_BT = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None], tokens_BT.shape)
     segments_BT = (positions_BT < length_B[:, None]).astype(jnp.int32)
     mask_BTT = packed_mask(segments_BT, jnp.zeros_like(segments_BT))
-    _, kv = Decoder(config, keep_kv=True).apply(
+    out: Any = Decoder(config, keep_kv=True).apply(
         {"params": params}, tokens_BT, positions_BT, mask_BTT
     )
+    kv: Pair = out[1]
     return kv

@@ -182,13 +182,13 @@ TRUST = {  # how often the solution uses the hint; otherwise it solves in full
     RANDOM: 0.0,
 }
 ADVERSARY = {  # what the starting adversary writes; override and correction are rare on purpose
-    FACTS: 0.28,
-    FALSE_STEP: 0.34,
-    USUAL: 0.20,
+    FACTS: 0.25,
+    FALSE_STEP: 0.32,
+    USUAL: 0.19,
     ASIDE: 0.10,
-    BARE_ANSWER: 0.045,
-    OVERRIDE: 0.0175,
-    CORRECTION: 0.0175,
+    BARE_ANSWER: 0.06,
+    OVERRIDE: 0.04,
+    CORRECTION: 0.04,
 }
 
 EVALUATED: dict[str, tuple[str, ...]] = {  # name of an evaluation -> labels it deals out evenly

@@ -1,7 +1,7 @@
 """Grade a file of responses: python -m seirenes_jax.verify FILE.jsonl --out=FILE.
 
-Rows in: `id`, `gold`, `response`, perhaps `tolerance` (absolute error); other keys are kept.
-Rows out, in the same order: the same keys, and `verdict`, `extracted`, `seconds`.
+Rows in: `id`, `gold`, `response`, perhaps `tolerance` (absolute error); other keys are kept. Rows
+out, in the same order: the same keys, and `verdict`, `extracted`, `seconds`.
 """
 
 import argparse
@@ -46,13 +46,15 @@ def rows(path: Path) -> Iterator[Row]:
 
 def _checked(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
-        raise DataError(f"{where}: got {type(row).__name__}, want an object with id, gold, response")
+        raise DataError(
+            f"{where}: got {type(row).__name__}, want an object with id, gold, response"
+        )
     missing = [key for key in ("id", "gold", "response") if key not in row]
     if missing:
         got = ", ".join(map(str, row)) or "nothing"
         raise DataError(f"{where}: no {', '.join(missing)}; got the keys {got}")
     if isinstance(row["gold"], (int, float)) and not isinstance(row["gold"], bool):
-        row = {**row, "gold": str(row["gold"])}  # AIME files hold integers
+        row["gold"] = str(row["gold"])  # AIME files hold integers
     for key in ("gold", "response"):
         if not isinstance(row[key], str):
             raise DataError(f"{where}: {key} is {type(row[key]).__name__}, want text")
@@ -64,7 +66,8 @@ def _checked(row: Any, where: str) -> Row:
             good = False
         if not good:
             raise DataError(f"{where}: tolerance is {tolerance!r}, want a number such as 1e-1")
-    return row
+    checked: Row = row
+    return checked
 
 
 class _Progress:
@@ -150,7 +153,9 @@ def grade_file(flags: argparse.Namespace) -> None:
 
         for window in _windows(rows(Path(flags.file))):
             cases = [(row["gold"], row["response"]) for row in window]
-            limits = [None if row.get("tolerance") is None else str(row["tolerance"]) for row in window]
+            limits = [
+                None if row.get("tolerance") is None else str(row["tolerance"]) for row in window
+            ]
             waiting.append((window, judge.submit(cases, limits)))
             if len(waiting) >= WINDOWS:
                 settle()

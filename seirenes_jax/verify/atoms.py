@@ -1,4 +1,4 @@
-"""The smallest parts of an answer: numbers, letters, brackets, fractions, roots, functions, matrices."""
+"""The smallest parts of an answer: numbers, letters, fractions, roots, functions, sums."""
 
 from seirenes_jax.verify.brackets import Brackets
 from seirenes_jax.verify.lexer import FUNCTIONS, PLAIN_NAMES, Token
@@ -9,11 +9,13 @@ CONSTANTS = {
     "oo": INFINITY, "emptyset": EMPTY, "R": Node("const", value="R"),
 }  # fmt: skip
 DECORATIONS = frozenset(
-    "bar hat vec tilde overline widehat widetilde dot ddot underline overrightarrow mathring check".split()
+    "bar hat vec tilde overline widehat widetilde dot ddot overrightarrow mathring check".split()
 )
 GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi "
-    "omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar aleph partial nabla".split()
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau "
+    "upsilon phi chi psi "
+    "omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar aleph partial "
+    "nabla".split()
 )
 BIG = frozenset("sum prod int lim limsup liminf bigcup bigcap sup inf oint iint".split())
 _INVERSE = {name: "arc" + name for name in ("sin", "cos", "tan", "cot", "sec", "csc")}
@@ -222,7 +224,10 @@ class Atoms(Brackets):
         if name in BIG:
             return self._big(name)
         if name in DECORATIONS:
-            spelled = f"{name}({_spell(self.single())})"
+            body = self.single()
+            if body.op == "mul" and all(str(arg.value).isupper() for arg in body.args):
+                return body  # the segment AB
+            spelled = f"{name}({_spell(body)})"
             if self.takes("_"):
                 spelled += "_" + self.subscript()
             return Node("opaque", value=spelled)

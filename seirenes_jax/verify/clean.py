@@ -1,4 +1,4 @@
-"""From what was typed to one way of typing it: Unicode, dollar signs, thousands, degrees, wrappers."""
+"""From what was typed to one way of typing it: Unicode, dollars, thousands, degrees."""
 
 import re
 import unicodedata
@@ -14,16 +14,20 @@ _GARBAGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd\ud800-\udfff]")
 
 _SIGNS = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "‒": "-", "﹣": "-",
-    "×": r"\times ", "✕": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "∙": r"\cdot ", "•": r"\cdot ",
+    "×": r"\times ", "✕": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "∙": r"\cdot ",
+    "•": r"\cdot ",
     "÷": "/", "∕": "/", "⁄": "/", "√": r"\sqrt ", "∛": r"\sqrt[3]", "∞": r"\infty ",
     "≤": r"\le ", "⩽": r"\le ", "≦": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≧": r"\ge ",
     "≠": r"\ne ", "≈": r"\approx ", "≡": r"\equiv ", "±": r"\pm ", "∓": r"\mp ",
     "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "∖": r"\setminus ",
     "°": r"\degree ", "º": r"\degree ", "′": "'", "″": "''", "’": "'", "‘": "'", "“": '"', "”": '"',
-    "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
-    "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "…": r"\dots ", "⋯": r"\dots ",
+    "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}",
+    "ℂ": r"\mathbb{C}",
+    "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "…": r"\dots ",
+    "⋯": r"\dots ",
     "。": ".", "｡": ".", "、": ",", "，": ",", "⟨": r"\langle ", "⟩": r"\rangle ", "∠": r"\angle ",
-    "⇒": r"\Rightarrow ", "→": r"\to ", "∣": "|", "∑": r"\sum ", "∏": r"\prod ", "￥": "¥", "˚": r"\degree ",
+    "⇒": r"\Rightarrow ", "→": r"\to ", "∣": "|", "∑": r"\sum ", "∏": r"\prod ", "￥": "¥",
+    "˚": r"\degree ",
     "㎝": " cm", "㎞": " km", "㎏": " kg", "㎡": " m^2", "℃": r"\degree C",
 }  # fmt: skip
 _GREEK = {
@@ -42,7 +46,8 @@ _LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙ", "0123456789
 _RAISED_RUN = re.compile("[" + "".join(_RAISED) + "]+")
 _LOWERED_RUN = re.compile("[" + "".join(_LOWERED) + "]+")
 _SPLIT = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹]+)[⁄/]([₀₁₂₃₄₅₆₇₈₉]+)")  # typed as 2 over 3
-_OUTWARD = re.compile(r"\]([^\[\],;]+[,;][^\[\],;]+)([\[\]])")  # ]1,2[ is (1,2)
+_OUTWARD = re.compile(r"([(\[\]])([^\[\],;]+[,;][^\[\],;]+)([)\[\]])")  # ]1,2[ is (1,2)
+_PLAIN_UNION = re.compile(r"(?<=[)\]}])\s*U\s*(?=[(\[{\\])")
 
 _WRAPPER = re.compile(r"(?<!\\)\\[()\[\]](?!\d*(?:pt|em|ex|mm))")
 _DEGREE = re.compile(
@@ -124,8 +129,12 @@ def clean(text: str) -> str:
     )
     text = _BLANK.sub(" ", text).strip().strip('`"').strip()
     outward = _OUTWARD.fullmatch(text)
-    if outward:
-        text = f"({outward[1]}{')' if outward[2] == '[' else ']'}"
+    if outward and (outward[1] == "]" or outward[3] == "["):
+        open_ = "(" if outward[1] == "]" else outward[1]
+        text = f"{open_}{outward[2]}{')' if outward[3] == '[' else outward[3]}"
+    text = _PLAIN_UNION.sub(r" \\cup ", text)
+    if text.endswith("\\") and not text.endswith("\\\\"):
+        text = text[:-1].rstrip()  # it was a space
     prefix = _PREFIX.match(text)
     if prefix and prefix.end() < len(text):
         text = text[prefix.end() :].strip()

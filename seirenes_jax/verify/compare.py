@@ -1,4 +1,4 @@
-"""Do two trees mean the same? Owns what may be missing on one side, what is ordered and what is not."""
+"""Do two trees mean the same? Owns what may be missing on one side, and what is ordered."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -231,6 +231,8 @@ def _same_assignments(a: Node, b: Node, rules: Rules) -> bool:
         )
         return same(plain, bare, rules)
     values = tuple(_value(arg) for arg in one.args)
+    if len({str(name.value).split("_")[0] for name in names}) == 1 and names[0].op == "sym":
+        return same(Node("list", values, ","), two, rules)  # x = 1, x = 2, or x_1 = 1, x_2 = 2
     if len(set(names)) == 1:
         return same(Node("list", values, ","), two, rules)
     if two.op in ("paren", "brack", "list"):  # x = 1, y = 2 against (1, 2)
@@ -321,8 +323,6 @@ def _same_quietly(a: Node, b: Node, rules: Rules) -> bool:
     """Within a search for partners, two that cannot be compared are no partners."""
     try:
         return same(a, b, rules)
-    except TooBig:
-        raise
     except Unreadable:
         return False
 

@@ -1,4 +1,4 @@
-"""Are two answers equal? May be slow, may raise `Unreadable`. Nothing in an answer is ever executed."""
+"""Are two answers equal? May be slow, may raise `Unreadable`; never executes what it reads."""
 
 import re
 from fractions import Fraction
@@ -28,17 +28,19 @@ _CLOCK = re.compile(
     re.IGNORECASE,
 )
 _IN_BASE = re.compile(
-    r"\(?\s*(?:\\text\s*\{)?([0-9A-Fa-f]+)\}?\s*\)?\s*(?:_\s*\{?\s*\(?|\(?\s*(?:\\text\s*\{)?\s*(?:in )?base\s*)"
+    r"\(?\s*(?:\\text\s*\{)?([0-9A-Fa-f]+)\}?\s*\)?\s*(?:_\s*\{?\s*\(?|"
+    r"\(?\s*(?:\\text\s*\{)?\s*(?:in )?base\s*)"
     r"(?:\\text\s*\{)?\s*(\d+|two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen)\s*[})]*"
 )
 _BASE_WORDS = {
-    "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
+    "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
+    "ten": 10,
     "twelve": 12, "sixteen": 16,
 }  # fmt: skip
 
 
 def equal(gold: str, said: str, tolerance: str | None = None) -> bool:
-    """True when both mean the same. `tolerance`: the absolute error that a benchmark allows, as text."""
+    """True when both mean the same; `tolerance` is an absolute error, as text."""
     if not gold.strip() or not said.strip():
         raise Unreadable("an answer is empty")
     if gold.strip() == said.strip():
@@ -190,7 +192,7 @@ def _trees(text: str) -> list[Node]:
 
 
 def _special(text: str) -> Node | None:
-    """Times of day and numbers in a base, which no formula grammar can tell from ratios and subscripts."""
+    """Times of day and numbers in a base, which look like ratios and subscripts."""
     clock = _CLOCK.fullmatch(text)
     if clock and int(clock[2]) < 60 and int(clock[1]) < 25 and bool(clock[4]) == bool(clock[5]):
         parts = ":".join(str(int(part)) for part in clock.groups()[:3] if part is not None)

@@ -22,9 +22,9 @@ class Budget:
     left: int = MOST_STEPS
     bits: int = MOST_BITS  # of any one number
 
-    def spend(self) -> None:
-        """One node more."""
-        self.left -= 1
+    def spend(self, steps: int = 1) -> None:
+        """One node more, or as many as work on a long number is worth."""
+        self.left -= steps
         if self.left < 0:
             raise TooBig(f"an expression of more than {MOST_STEPS} steps")
 
@@ -54,7 +54,10 @@ def rational(node: Node, letters: Letters, budget: Budget) -> Fraction | None:
         if value is None:
             return None
         values.append(value)
-    return rule(values, budget.bits)
+    result = rule(values, budget.bits)
+    if result is not None:
+        budget.spend(size(result) // 512)
+    return result
 
 
 def _add(values: list[Fraction], bits: int) -> Fraction:

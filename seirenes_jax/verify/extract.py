@@ -1,7 +1,8 @@
 """The final answer out of prose. Owns the rules of where an answer may stand.
 
-The last box outside of `<think>` wins; nothing that stands before it can change that. An empty or unclosed
-box, or a thought that never ends, is no answer. Prose ("the answer is 5", "#### 5") counts only when asked for.
+The last box outside of `<think>` wins; nothing that stands before it can change that. An empty or
+unclosed box, or a thought that never ends, is no answer. Prose ("the answer is 5", "#### 5")
+counts only when asked for.
 """
 
 import re
@@ -60,7 +61,7 @@ def _outside_thoughts(text: str) -> str | None:
 
 
 def _last_box(text: str) -> str | None:
-    """Content of the last box; a box around it, if closed, is taken whole with the inner one opened."""
+    """Content of the last box; a closed box around it is taken whole, the inner one opened."""
     first = _BOX.search(text)
     assert first is not None
     # Stack entries: (where the content starts, is it a box); only closed boxes get an end.

@@ -1,8 +1,9 @@
-"""The judge: killable worker processes with a CPU deadline -> Verdict{right, wrong, unreadable, timeout}.
+"""The judge: a pool of killable worker processes with a CPU deadline for every case.
 
-Owns the pool. `submit` never blocks, `collect` waits; both may be called from any thread. A case that passes
-its CPU deadline takes its worker with it and is a timeout; any other death of a worker is retried once in a
-fresh one. Wall time is only a distant backstop, so a busy machine cannot change a verdict.
+Owns the pool. `submit` never blocks, `collect` waits; both may be called from any thread. A case
+that passes its CPU deadline takes its worker with it and is a timeout; any other death of a worker
+is retried once in a fresh one. Wall time is only a distant backstop, so a busy machine cannot
+change a verdict.
 """
 
 import queue
@@ -28,7 +29,7 @@ STILLBORN = 3  # workers in a row that die before they are ready: the judge itse
 def grade(
     gold: str, response: str, fallback: bool = False, tolerance: str | None = None
 ) -> tuple[Verdict, str | None]:
-    """Verdict and extracted answer, in this process and without a deadline: for tests and notebooks."""
+    """Verdict and extracted answer, in this process and without a deadline."""
     verdict, said = rule(gold, response, fallback, tolerance)
     return Verdict(verdict), said
 

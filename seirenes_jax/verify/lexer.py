@@ -24,30 +24,42 @@ END = Token("e", "")
 _SAME = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom",
     "leq": "le", "leqslant": "le", "leqq": "le", "geq": "ge", "geqslant": "ge", "geqq": "ge",
-    "neq": "ne", "lt": "<", "gt": ">", "cdot": "*", "times": "*", "ast": "*", "div": "/", "colon": ":",
-    "lbrace": "{set", "rbrace": "}set", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lVert": "|", "rVert": "|",
+    "neq": "ne", "lt": "<", "gt": ">", "cdot": "*", "times": "*", "ast": "*", "div": "/",
+    "colon": ":",
+    "lbrace": "{set", "rbrace": "}set", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|",
+    "lVert": "|", "rVert": "|",
     "lbrack": "[", "rbrack": "]", "lparen": "(", "rparen": ")", "varnothing": "emptyset",
-    "ldots": "dots", "cdots": "dots", "dotsc": "dots", "dotsb": "dots", "vdots": "dots", "ddots": "dots",
+    "ldots": "dots", "cdots": "dots", "dotsc": "dots", "dotsb": "dots", "vdots": "dots",
+    "ddots": "dots",
     "vee": "or", "lor": "or", "land": "and", "wedge": "and", "sim": "approx", "simeq": "approx",
-    "thickapprox": "approx", "approxeq": "approx", "implies": "Rightarrow", "Longrightarrow": "Rightarrow",
-    "iff": "Rightarrow", "Leftrightarrow": "Rightarrow", "smallsetminus": "setminus", "backslash": "setminus",
+    "thickapprox": "approx", "approxeq": "approx", "implies": "Rightarrow",
+    "Longrightarrow": "Rightarrow",
+    "iff": "Rightarrow", "Leftrightarrow": "Rightarrow", "smallsetminus": "setminus",
+    "backslash": "setminus",
     "rightarrow": "to", "longrightarrow": "to", "varphi": "phi", "vartheta": "theta",
-    "varepsilon": "epsilon", "varrho": "rho", "tg": "tan", "ctg": "cot", "arctg": "arctan", "lg": "lg",
+    "varepsilon": "epsilon", "varrho": "rho", "tg": "tan", "ctg": "cot", "arctg": "arctan",
+    "lg": "lg",
     "R": "R", "infin": "infty", "degrees": "degree", "perp": "perp", "arcctg": "arccot",
 }  # fmt: skip
 _NOTHING = frozenset(
-    "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle "
-    "scriptstyle limits nolimits quad qquad thinspace enspace space mathbf mathit mathsf mathcal mathscr "
-    "mathfrak boldsymbol bm bf it rm sf em small large Large normalsize footnotesize underbrace overbrace "
-    "cancel bcancel not ensuremath hfill displaylines nonumber notag mathstrut strut relax negthinspace "
+    "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr "
+    "displaystyle textstyle "
+    "scriptstyle limits nolimits quad qquad thinspace enspace space mathbf mathit mathsf mathcal "
+    "mathscr "
+    "mathfrak boldsymbol bm bf it rm sf em small large Large normalsize footnotesize underbrace "
+    "overbrace "
+    "cancel bcancel underline not ensuremath hfill displaylines nonumber notag mathstrut strut "
+    "relax negthinspace "
     "mathopen mathclose mathbin mathrel mathord mathpunct centering".split()
 )
 _WORDS = frozenset(
-    "text textbf textit textrm textsf texttt textnormal textup textmd textsc mbox hbox mathrm operatorname "
+    "text textbf textit textrm textsf texttt textnormal textup textmd textsc mbox hbox mathrm "
+    "operatorname "
     "mathop mathtt emph".split()
 )
 FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth asin acos atan "
+    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth asin "
+    "acos atan "
     "log ln lg exp gcd lcm max min det deg dim ker Re Im arg sgn sign".split()
 )
 PLAIN_NAMES = FUNCTIONS | frozenset(
@@ -55,8 +67,10 @@ PLAIN_NAMES = FUNCTIONS | frozenset(
 )
 # English in the middle of mathematics: for, some, ... are no products of letters.
 _ENGLISH = frozenset(
-    "for some all any every each where when if then otherwise is are be the of that such with not only to by at "
-    "as has have can will positive negative odd even prime real integer integers number numbers where else "
+    "for some all any every each where when if then otherwise is are be the of that such with "
+    "not only to by at "
+    "as has have can will positive negative odd even prime real integer integers number numbers "
+    "where else "
     "excluding except".split()
 )
 _CLAUSES = frozenset(
@@ -65,6 +79,7 @@ _CLAUSES = frozenset(
 
 _TOKEN = re.compile(
     r"(?P<cycle>\d*\.\d*\s*\\(?:overline|bar|overbar)\s*\{\d{1,40}\}|\d*\.\d*\\dot\s*\{?\d\}?(?!\d))"
+    r"|(?P<endless>\d*\.\d*?(?P<again>\d)(?P=again){2,}\s*(?:\.\.\.+|\\[lc]?dots(?![a-z])))"
     r"|(?P<number>(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+(?![\d.]))?)"
     r"|\\(?P<command>[a-zA-Z]+)\*?"
     r"|\\(?P<escaped>.)"
@@ -143,7 +158,7 @@ def _braced(text: str, at: int) -> tuple[str, int] | None:
     raise Unreadable("a brace is never closed")
 
 
-def _words(command: str, inside: str, *, gap: bool, merge: bool, after_number: bool) -> list[Token]:
+def _words(command: str, inside: str, *, gap: bool, merge: bool, after_value: bool) -> list[Token]:
     r"""Tokens of \text{...} and its kin."""
     bare = inside.strip().strip("~").strip()
     if not bare:
@@ -159,11 +174,12 @@ def _words(command: str, inside: str, *, gap: bool, merge: bool, after_number: b
     word = bare.lower()
     if word.strip() == "to":
         return [Token("c", ":", gap)]
-    if after_number and word in ("min", "sec", "deg"):
+    if after_value and word in ("min", "sec", "deg"):
         return [Token("t", word, gap)]
     if word in PLAIN_NAMES or bare in FUNCTIONS:
         return [Token("w", bare if bare in FUNCTIONS else word, gap)]
-    if command in ("mathrm", "operatorname", "mathop") and len(bare) == 1 and not after_number:
+    symbol = bare in ("e", "i", "d") or not after_value
+    if command in ("mathrm", "operatorname", "mathop") and len(bare) == 1 and symbol:
         return [Token("w", bare, gap)]
     if word.split()[0].strip(",") in _CLAUSES:
         raise Unreadable(f"the words {bare!r} in the middle of mathematics")
@@ -194,8 +210,8 @@ def lex(text: str, *, merge: bool) -> list[Token]:
             group = _braced(text, at)
             if group:
                 inside, at = group
-                after_number = bool(tokens) and tokens[-1].kind == "n"
-                tokens += _words(name, inside, gap=gap, merge=merge, after_number=after_number)
+                after_value = bool(tokens) and (tokens[-1].kind == "n" or tokens[-1].text in "})")
+                tokens += _words(name, inside, gap=gap, merge=merge, after_value=after_value)
             continue
         if not _add(tokens, kind, body, found, gap):
             gap = gap or kind in ("escaped", "command")
@@ -209,6 +225,11 @@ def _add(tokens: list[Token], kind: str, body: str, found: re.Match[str], gap: b
     """Append what a match means; False when it means nothing."""
     if kind == "number":
         tokens.append(Token("n", body, gap, decimal(body)))
+    elif kind == "endless":  # 0.333...
+        shown = found.group("again")
+        start = re.match(r"\d*\.\d*?(?=(\d)\1\1+\s*[.\\])", body)
+        assert start is not None
+        tokens.append(Token("n", body, gap, _cycle(f"{start.group()}_{shown}")))
     elif kind == "cycle":
         tokens.append(Token("n", body, gap, _cycle(body)))
     elif kind == "dots":

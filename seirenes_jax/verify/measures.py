@@ -1,17 +1,20 @@
-"""Numbers as people state them: with units, degrees, percent signs, bases, as ratios and times of day."""
+"""Numbers as people state them: units, degrees, percent, bases, ratios, times of day."""
 
 from collections.abc import Sequence
 from fractions import Fraction
 
+from seirenes_jax.verify.lexer import decimal
 from seirenes_jax.verify.scalars import Rules, same_scalar
 from seirenes_jax.verify.tree import Node, Unit, Unreadable, num, sym
 from seirenes_jax.verify.units import SIZES
 
 # Everything that is not a number or a formula.
 SHAPES = frozenset(
-    "list set paren brack ival union inter minus matrix row rel ratio time base dots unit percent degree".split()
+    "list set paren brack ival union inter minus matrix row rel ratio time base dots unit "
+    "percent degree".split()
 )
 _DEGREES = (("angle", 1),)
+_RADIANS = (("radian", 1),)
 
 
 def _total(node: Node) -> Node:
@@ -30,7 +33,7 @@ def _total(node: Node) -> Node:
 
 def same_value(a: Node, b: Node, rules: Rules) -> bool:
     """Numbers and formulas, with their percent signs, units, bases and ratios."""
-    a, b = _total(a), _total(b)
+    a, b = _decimal(_total(a)), _decimal(_total(b))
     ops = (a.op, b.op)
     if "base" in ops or "time" in ops:
         return _same_spelled(a, b, rules)
@@ -56,8 +59,15 @@ def same_value(a: Node, b: Node, rules: Rules) -> bool:
     return False
 
 
+def _decimal(node: Node) -> Node:
+    """A number that is said to be in base ten is a number."""
+    if node.op != "base" or not str(node.value).endswith("_10"):
+        return node
+    return num(decimal(str(node.value)[:-3]))
+
+
 def _same_spelled(a: Node, b: Node, rules: Rules) -> bool:
-    """Numbers in a base keep their base; equal values in two stated bases are equal. Times are times."""
+    """Numbers in a base keep their base, unless both state one. Times are times."""
     if a.op == "base" and b.op == "base":
         return _in_base(a) == _in_base(b)
     if a.op == "time" and b.op == "time":
@@ -136,6 +146,12 @@ def _same_measure(a: Node, b: Node, rules: Rules) -> bool:
         if unit.dims == other.dims:
             left, right = Node("mul", (x, num(unit.factor))), Node("mul", (y, num(other.factor)))
             return same_scalar(left, right, rules)
+        if {unit.dims, other.dims} == {_DEGREES, _RADIANS}:
+            return (
+                _degrees_are(x, unit, y, rules)
+                if unit.dims == _DEGREES
+                else _degrees_are(y, other, x, rules)
+            )
         return same_scalar(x, y, rules) if not unit.dims or not other.dims else False
     if x.op in SHAPES or y.op in SHAPES:
         return False
@@ -156,6 +172,11 @@ def _same_measure(a: Node, b: Node, rules: Rules) -> bool:
             typed = Node("mul", (degrees, num(known.factor / factor), sym(name)))
             return same_scalar(typed, plain, rules)
     return False
+
+
+def _degrees_are(degrees: Node, unit: Unit, radians: Node, rules: Rules) -> bool:
+    turned = Node("degree", (Node("mul", (degrees, num(unit.factor))),))
+    return same_scalar(turned, radians, rules)
 
 
 def _without_degrees(node: Node) -> Node:

@@ -1,8 +1,8 @@
-"""Values to many digits, where no exact one is known: roots, logarithms, trigonometry, complex numbers."""
+"""Values to many digits, where no exact one is known: roots, logarithms, sines, i."""
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -35,6 +35,7 @@ class Point:
 
     letters: Mapping[str, Fraction]
     log_base: int | None = None  # None: natural
+    real: bool = False  # what has no real value has none: sqrt(x) sqrt(y) for negative x and y
 
 
 def value_at(node: Node, point: Point, digits: int) -> Number:
@@ -81,6 +82,11 @@ class _Evaluation:
             raise TooBig("a number beyond the range that is compared")
         return value
 
+    def check_real(self, value: Number, fine: bool = False) -> None:
+        """Even roots and logarithms of negative numbers are not real."""
+        if self.point.real and not fine and self.mp.re(value) < 0:
+            raise NoValue("not real here")
+
     def power(self, base: Number, exponent: Number, exact: Fraction | None) -> Number:
         """base ** exponent, real where an odd root allows it."""
         mp = self.mp
@@ -90,6 +96,7 @@ class _Evaluation:
             raise NoValue("a power of zero")
         if not (mp.isfinite(base) and mp.isfinite(exponent)):
             return base**exponent
+        self.check_real(base, exact is not None and exact.denominator % 2 == 1)
         if mp.mag(exponent) + abs(mp.mag(base)).bit_length() > 40:
             raise TooBig("a power beyond the range that is compared")
         odd = exact is not None and exact.denominator % 2 == 1 and exact.denominator > 1
@@ -150,7 +157,9 @@ def _pow(run: _Evaluation, node: Node) -> Number:
 def _root(run: _Evaluation, node: Node) -> Number:
     degree = rational(node.args[0], run.point.letters, run.budget)
     if degree == 2:
-        return run.mp.sqrt(run.value(node.args[1]))
+        body = run.value(node.args[1])
+        run.check_real(body)
+        return run.mp.sqrt(body)
     exponent = 1 / run.value(node.args[0])
     return run.power(run.value(node.args[1]), exponent, 1 / degree if degree else None)
 
@@ -159,6 +168,7 @@ def _log(run: _Evaluation, node: Node) -> Number:
     body = run.value(node.args[0])
     if body == 0:
         raise NoValue("the logarithm of zero")
+    run.check_real(body)
     if len(node.args) == 2:
         return run.mp.log(body) / run.mp.log(run.value(node.args[1]))
     top = run.mp.log(body)
@@ -229,7 +239,7 @@ def _big(run: _Evaluation, node: Node) -> Number:
         raise TooBig(f"a sum of more than {MOST_TERMS} terms")
     outer, total = run.point, run.mp.mpf(0 if node.value == "sum_^" else 1)
     for k in range(first.numerator, last.numerator + 1):
-        run.point = Point({**outer.letters, letter: Fraction(k)}, outer.log_base)
+        run.point = replace(outer, letters={**outer.letters, letter: Fraction(k)})
         term = run.value(node.args[2])
         total = total + term if node.value == "sum_^" else run.bounded(total * term)
     run.point = outer
@@ -243,13 +253,15 @@ _FUNCTIONS: dict[str, Callable[[Any, Number], Number]] = {
     "arctan": lambda mp, x: mp.atan(x), "arccot": lambda mp, x: mp.acot(x),
     "arcsec": lambda mp, x: mp.asec(x), "arccsc": lambda mp, x: mp.acsc(x),
     "sinh": lambda mp, x: mp.sinh(x), "cosh": lambda mp, x: mp.cosh(x),
-    "tanh": lambda mp, x: mp.tanh(x), "coth": lambda mp, x: mp.coth(x), "exp": lambda mp, x: mp.exp(x),
+    "tanh": lambda mp, x: mp.tanh(x), "coth": lambda mp, x: mp.coth(x), "exp": lambda mp,
+    x: mp.exp(x),
     "sign": lambda mp, x: mp.sign(x), "Re": lambda mp, x: mp.re(x), "Im": lambda mp, x: mp.im(x),
     "arg": lambda mp, x: mp.arg(x),
 }  # fmt: skip
 
 _RULES: dict[str, Callable[[_Evaluation, Node], Number]] = {
-    "num": _num, "sym": _sym, "opaque": _sym, "const": _const, "add": _add, "mul": _mul, "div": _div,
+    "num": _num, "sym": _sym, "opaque": _sym, "const": _const, "add": _add, "mul": _mul,
+    "div": _div,
     "neg": lambda run, node: -run.value(node.args[0]), "pow": _pow, "root": _root, "log": _log,
     "fact": _factorial, "fact2": _factorial, "floor": _rounded, "ceil": _rounded, "mod": _mod,
     "abs": lambda run, node: abs(run.value(node.args[0])), "fn": _fn, "big": _big, "ratio": _div,

@@ -21,6 +21,7 @@ _OPENING = (
     | frozenset(CONSTANTS)
 )
 _CLOSING = frozenset(") } ] ! rfloor rceil degree".split())
+_PLAIN_RATES = frozenset("m/s m/h m/min g/mol g/L g/mL J/K J/kg N/m N/C V/m".split())
 _VOWELS = frozenset("aeiouy")
 
 
@@ -28,6 +29,8 @@ def parse(tokens: Sequence[Token]) -> Node:
     """The tree of a whole answer, or `Unreadable`."""
     reader = _Parser(tokens)
     node = reader.listing()
+    if reader.takes("over"):
+        node = Node("div", (node, reader.listing()))
     if reader.peek().kind != "e":
         raise Unreadable(f"cannot read on from {reader.peek().text!r}")
     _check_depth(node)
@@ -207,7 +210,9 @@ class _Parser(Atoms):
                 return node
 
     def _degrees(self, node: Node) -> Node:
-        """30 degrees, perhaps with minutes and seconds; a letter C or F after it is a temperature."""
+        """30 degrees, perhaps with minutes and seconds; a letter C or F after it is a
+        temperature.
+        """
         if self.peek().kind in "wt" and self.peek().text in ("C", "F"):
             self.at += 1
             return Node("unit", (node,), parse_unit([("deg" + self.tokens[self.at - 1].text, 1)]))
@@ -240,7 +245,7 @@ class _Parser(Atoms):
         return token.text in FUNCTIONS or (token.kind == "c" and token.text in ("(", "["))
 
     def _unit_ahead(self, node: Node) -> bool:
-        """Words after a value: inside \\text any, in plain letters only known units and long words."""
+        """Words after a value: any inside \\text; else only known units and long words."""
         token = self.peek()
         if token.kind == "t":
             return token.text.lower().strip(" ,") not in _SEPARATORS
@@ -254,6 +259,8 @@ class _Parser(Atoms):
         if word in PLAIN_NAMES or word.lower() in _SEPARATORS:
             return False
         before = self.tokens[self.at - 1]
+        if token.gap and word + self.peek(1).text + self.peek(2).text in _PLAIN_RATES:
+            return True
         if word in PLAIN or word.lower() in PLAIN:
             return before.kind == "n" or token.gap
         known = len(word) > 2 and word.islower() and not _VOWELS.isdisjoint(word)

@@ -21,7 +21,7 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What came of one case. `seconds` is what that case alone took; after a timeout, the deadline."""
+    """What came of one case. `seconds`: of that case alone; the deadline after a timeout."""
 
     verdict: Verdict
     extracted: str | None
@@ -29,7 +29,7 @@ class Ruling:
 
 
 class End(Enum):
-    """How a worker died: past the CPU deadline, past the wall backstop, before it was ready, otherwise."""
+    """How a worker died: CPU deadline, wall backstop, before it was ready, or otherwise."""
 
     CPU = "cpu"
     WALL = "wall"

@@ -1,4 +1,4 @@
-"""Sets of real numbers: intervals, points, unions, inequalities. Owns when two of them are the same."""
+"""Sets of real numbers: intervals, points, unions, inequalities; when two are the same."""
 
 from dataclasses import dataclass
 from functools import cmp_to_key
@@ -76,7 +76,7 @@ def letter(node: Node) -> str | None:
 
 
 def _place(node: Node) -> int | None:
-    """Where the unknown stands: in the middle of a chain, else the letter most used as an unknown."""
+    """Where the unknown stands: in the middle of a chain, else the likeliest letter."""
     lone = [index for index, part in enumerate(node.args) if part.op == "sym"]
     if len(node.args) == 3 and 1 in lone:
         return 1

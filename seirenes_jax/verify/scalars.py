@@ -1,4 +1,4 @@
-"""Are two numbers or two formulas the same? Exactly where both are rational, else to many digits at many points."""
+"""Are two numbers or formulas the same? Exactly where rational, else to many digits."""
 
 import zlib
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def _draw(name: str, trial: int, most: int) -> int:
 
 
 def points(left: Node, right: Node) -> list[dict[str, Fraction]]:
-    """Where two formulas are compared: positive first, then of both signs; whole where whole is meant."""
+    """Where formulas are compared: positive, then both signs; whole where that is meant."""
     names = sorted(left.symbols() | right.symbols())
     if len(names) > MOST_LETTERS:
         raise TooBig(f"formulas with {len(names)} letters; at most {MOST_LETTERS} are compared")
@@ -127,7 +127,7 @@ def _compare_at(
                 return False
             good += 1
             continue
-        verdict = _close_real(left, right, Point(row, rules.log_base), imaginary)
+        verdict = _close_real(left, right, Point(row, rules.log_base, not imaginary), imaginary)
         if verdict is False:
             return False
         good += verdict is not None
@@ -150,7 +150,7 @@ def _exact_at(node: Node, row: dict[str, Fraction]) -> Fraction | None:
 
 
 def _close_real(left: Node, right: Node, point: Point, imaginary: bool) -> bool | None:
-    """Compare at one point; None where one side is undefined, or not real though no i is written."""
+    """Compare at one point; None where one side is undefined, or not real without an i."""
     try:
         a, b = value_at(left, point, DIGITS), value_at(right, point, DIGITS)
         if not imaginary and (_bent(a) or _bent(b)):
@@ -180,7 +180,7 @@ def _both_tiny(a: Any, b: Any) -> bool:
 
 
 def _close(left: Node, right: Node, point: Point, rules: Rules) -> bool:
-    """Constants: equal to many digits, or to a tolerance. What cancels to nothing is looked at twice."""
+    """Constants: equal to many digits, or to a tolerance; what cancels is looked at twice."""
     a, b = value_at(left, point, DIGITS), value_at(right, point, DIGITS)
     if a == b:
         return True

@@ -1,4 +1,4 @@
-"""A second opinion by the public grader math-verify, where it is installed: for disagreement logs."""
+"""A second opinion by the public grader math-verify, where it is installed."""
 
 import importlib.util
 from collections.abc import Callable
@@ -9,7 +9,7 @@ Opinion = Callable[[str, str], bool | None]  # (gold, said) -> its verdict, None
 
 
 def second_opinion() -> Opinion:
-    """math-verify's verdict on a pair of answers. It judges only in a main thread: it needs alarms."""
+    """math-verify's verdict on two answers. It uses alarms, so only in a main thread."""
     if importlib.util.find_spec("math_verify") is None:
         raise ConfigError(
             "a second opinion was asked for, but math-verify is not installed; "

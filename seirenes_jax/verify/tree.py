@@ -1,4 +1,4 @@
-"""What an answer is once it has been read: a small immutable tree, and the errors of reading and comparing."""
+"""What an answer is once it has been read: a small immutable tree; and its errors."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,7 +26,8 @@ class Unit:
 class Node:
     """One part of an answer.
 
-    Numbers: num(value) sym(name) const(pi e i inf -inf empty R Z N Q C) add mul neg div pow root(degree, x)
+    Numbers: num(value) sym(name) const(pi e i inf -inf empty R Z N Q C) add mul neg div pow
+    root(degree, x)
     fact fact2 floor ceil abs log(x, base) fn(name) binom mod pm(+ or -) percent degree unit(value)
     big(sum, prod, ...) opaque(name).
     Shapes: list(value is its separator) set paren brack ival(value is its ends) union inter minus

@@ -56,12 +56,13 @@ def _sizes() -> dict[str, _Size]:
         ("K", "kelvin"), ("Hz", "hertz"), ("Pa", "pascal"), ("mol", "mole"), ("rad", "radian"),
         ("radian", "radian"), ("erg", "erg"), ("eV", "eV"), ("Mpc", "Mpc"), ("kJ", "kJ"),
     ):  # fmt: skip
-        table[name] = ((), Fraction(1)) if base == "radian" else (((base, 1),), Fraction(1))
+        table[name] = (((base, 1),), Fraction(1))
     return table
 
 
 SIZES = _sizes()
-# Spelled in plain letters (not inside \text), one letter is a variable, whatever it could abbreviate.
+# Spelled in plain letters (not inside \text), one letter is a variable, whatever it could
+# abbreviate.
 PLAIN = frozenset(name + end for name in SIZES for end in ("", "s") if len(name) > 1) | {
     "inches",
     "sq",

@@ -10,14 +10,16 @@ _WRAPPED = re.compile(
 )
 _PROSE = re.compile(r"[^\W\d_][^\d\\$={}<>+*/^_|\[\]%~@#&]*")
 _HEDGE = re.compile(
-    r"\b(?:maybe|perhaps|possibly|probably|likely|not sure|unsure|i think|i guess|i believe|could be|might|"
+    r"\b(?:maybe|perhaps|possibly|probably|likely|not sure|unsure|i think|i guess|i believe|"
+    r"could be|might|"
     r"either|neither|don'?t know|cannot tell|unclear)\b|\?",
     re.IGNORECASE,
 )
 _CHOICE = re.compile(r"(?:\(\s*([A-Ja-j])\s*\)|([A-J]))\s*[.):]?")
 _CHOICE_AND_MORE = re.compile(r"(?:\(\s*([A-Ja-j])\s*\)|([A-J])\s*[.):])\s*(?P<rest>.+)")
 _CLAUSE = re.compile(
-    r"[\s,(]*(?:\\text\s*\{\s*)?\b(?:where|for (?:some|all|any|every|each|positive|nonneg\w*|integers?|which)|"
+    r"[\s,(]*(?:\\text\s*\{\s*)?\b(?:where|for (?:some|all|any|every|each|positive|nonneg\w*|"
+    r"integers?|which)|"
     r"for (?=[\\$a-zA-Z]\s*(?:[<>=]|\\[gl]e|\\in))|such that|if|when|with|because|since|as)\b.*$",
     re.DOTALL,
 )
@@ -26,9 +28,12 @@ _ARTICLES = frozenset("the a an".split())
 _SAME = {
     r"\emptyset": (
         "no solution", "no solutions", "none", "empty set", "no real solution", "no real solutions",
-        "empty", "no such values", "there are no solutions", "there is no solution", "no values", "nothing",
+        "empty", "no such values", "there are no solutions", "there is no solution", "no values",
+        "nothing",
     ),
-    "does not exist": ("does not exist", "dne", "not exist", "doesnt exist", "undefined", "not defined"),
+    r"\mathbb{Z}": ("all integers", "integers", "set of integers", "set of all integers"),
+    "does not exist": ("does not exist", "dne", "not exist", "doesnt exist", "undefined",
+    "not defined"),
     r"\mathbb{R}": (
         "all real numbers", "all reals", "real numbers", "reals", "all real", "any real number",
         "every real number", "all real values", "set of real numbers", "set of all real numbers",
@@ -41,7 +46,8 @@ _SAME = {
 _CANONICAL = {phrase: name for name, phrases in _SAME.items() for phrase in phrases}
 _ONES = dict(
     zip(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+        "fifteen "
         "sixteen seventeen eighteen nineteen".split(),
         range(20),
         strict=True,
@@ -169,7 +175,7 @@ def without_clause(text: str) -> tuple[str, str] | None:
 
 
 def prose_key(text: str) -> str:
-    """For comparing words mixed with mathematics as text: without case, articles, spaces and wrappers."""
+    """Words mixed with mathematics as text, without case, articles, spaces and wrappers."""
     bare = re.sub(r"\\(?:left|right|[,;:! ])(?![a-z])", "", unwrapped(text)).lower()
     bare = re.sub(r"\b(?:the|an?|all|any|every)\b(?=\s)", "", bare)
     return re.sub(r"[\s.,;:]+", "", bare)

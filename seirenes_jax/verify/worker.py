@@ -1,8 +1,9 @@
-"""A judge worker: reads batches of cases on stdin, writes rulings on stdout. Started by `process.py`.
+"""A judge worker: batches of cases on stdin, rulings on stdout. Started by `process.py`.
 
-The CPU deadline of a case is a kernel timer whose signal keeps its default action, death, so that even one
-long C call cannot outlive it. The case under way is noted in a shared file: that is how the parent knows
-which one was fatal. A worker ends when its stdin closes or when its parent has changed.
+The CPU deadline of a case is a kernel timer whose signal keeps its default action, death, so that
+even one long C call cannot outlive it. The case under way is noted in a shared file: that is how
+the parent knows which one was fatal. A worker ends when its stdin closes or when its parent has
+changed.
 """
 
 import json
@@ -24,7 +25,8 @@ ORPHAN_CHECK_S = 5.0
 def _read_exactly(fd: int, count: int, parent: int) -> bytes | None:
     parts: list[bytes] = []
     while count:
-        # A closed stdin says that the parent is gone, unless a fork of the parent holds the other end.
+        # A closed stdin says that the parent is gone, unless a fork of the parent holds the other
+        # end.
         if not select.select([fd], [], [], ORPHAN_CHECK_S)[0]:
             if os.getppid() != parent:
                 return None
@@ -68,7 +70,7 @@ def _judge(cases: Sequence[Case], *, deadline_s: float, progress: int) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Serve until stdin closes: argv is CPU deadline (s), memory (GiB), progress file descriptor."""
+    """Serve until stdin closes. argv: CPU deadline (s), memory (GiB), progress file."""
     deadline_s, gib, progress = float(argv[0]), float(argv[1]), int(argv[2])
     parent = os.getppid()
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
