@@ -4,7 +4,7 @@ import os
 import resource
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,6 +49,16 @@ def set_up_compile_cache(cache_dir: Path) -> None:
     jax.config.update("jax_compilation_cache_dir", str(cache_dir / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@contextmanager
+def profiled(steps: Sequence[int], step: int, folder: Path) -> Iterator[None]:
+    """Trace the chosen steps into RUN/profile, for xprof and TensorBoard."""
+    if step not in steps:
+        yield
+        return
+    with jax.profiler.trace(str(folder / "profile")):
+        yield
 
 
 def peak_rss_gib() -> float:

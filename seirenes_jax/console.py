@@ -95,7 +95,8 @@ def step_line(row: Mapping[str, Any], steps: int, pace: float) -> str:
     if row.get("adv_reward") is not None:
         words.append(f"adv {row['adv_reward']:.2f}".replace(" 0.", " .").replace("-0.", "-."))
     if row.get("live"):
-        words.append("live " + "/".join(f"{count:g}" for count in row["live"].values()))
+        shares = ("-" if x is None else f"{round(x, 2):g}" for x in row["live"].values())
+        words.append("live " + "/".join(shares))
     words.append(f"{pace:.1f} s" if pace < 100 else clock(pace))
     speed = row["time"].get("tokens_per_s") if isinstance(row.get("time"), Mapping) else None
     if speed is not None:

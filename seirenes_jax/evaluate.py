@@ -1,17 +1,18 @@
 """Held-out evaluation: greedy answers, clean and under hints of every kind; and an adversary's own hints."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from seirenes_jax import hints
 from seirenes_jax.knobs import Settings
+from seirenes_jax.report import RunLog
 from seirenes_jax.rng import stable_hash
 from seirenes_jax.sampler import Sampler
 from seirenes_jax.sampling import GREEDY
 from seirenes_jax.start import Start
 from seirenes_jax.state import Params
-from seirenes_jax.types import ADVERSARY, LIVE, REASONER, Ask, Name, Problem, Verdict
+from seirenes_jax.types import ADVERSARY, LIVE, REASONER, Ask, Name, Problem, Rollout, Verdict
 from seirenes_jax.verify.judge import Judge
 
 FAMILIES = hints.FAMILIES
@@ -24,8 +25,12 @@ Marks = list[int | None]  # 1 right, 0 wrong, None not measured (no sound hint, 
 class Evaluator:
     """Measures the weights it is given on the first n held-out problems. Counts the tokens it spends."""
 
-    def __init__(self, settings: Settings, start: Start, sampler: Sampler, judge: Judge) -> None:
+    def __init__(
+        self, settings: Settings, start: Start, sampler: Sampler, judge: Judge, *, log: RunLog,
+        check: Callable[[], None],
+    ) -> None:  # fmt: skip
         self.settings, self.start, self.sampler, self.judge = settings, start, sampler, judge
+        self.log, self.check = log, check  # `check` may leave the evaluation by raising
         self.tokens = 0
 
     def spent(self) -> int:
@@ -41,10 +46,7 @@ class Evaluator:
         asks = [
             (_name("eval", problems[i]), self._solve(problems[i], texts[i])) for i in asked
         ]
-        self.sampler.load(LIVE, params, 0)
-        self.sampler.begin(0, GREEDY)
-        answers = self.sampler.generate(asks)
-        self.tokens += sum(len(answer.tokens) for answer in answers)
+        answers = self._generate(params, asks, temperature=GREEDY)
         cases = [(problems[i].answer, a.text) for i, a in zip(asked, answers, strict=True)]
         verdicts = self.judge.collect(self.judge.submit(cases))
         marks: Marks = [None] * n
@@ -63,10 +65,7 @@ class Evaluator:
                 p.question, self.settings.prompts), WRITES, None, None, ask_limit))
             for p in problems
         ]  # fmt: skip
-        self.sampler.load(LIVE, params, 0)
-        self.sampler.begin(0, 1.0)
-        answers = self.sampler.generate(asks)
-        self.tokens += sum(len(answer.tokens) for answer in answers)
+        answers = self._generate(params, asks, temperature=1.0)
         found: list[str | None] = []
         for i, problem in enumerate(problems):
             sound = None
@@ -104,6 +103,22 @@ class Evaluator:
             same = own is start_hints
             out["own_adversary"] = out["warmstart_adversary"] if same else self.marks(params, own, n)
         return out, own
+
+    def _generate(
+        self, params: Params, asks: list[tuple[Name, Ask]], *, temperature: float
+    ) -> list[Rollout]:
+        self.sampler.load(LIVE, params, 0)
+        self.sampler.begin(0, temperature)
+        total = sum(ask.n for _, ask in asks)
+        with self.log.bar("evaluation", total, "answer") as bar:
+
+            def heard(finished: int) -> None:
+                self.check()
+                bar.advance(finished)
+
+            answers = self.sampler.generate(asks, heard)
+        self.tokens += sum(len(answer.tokens) for answer in answers)
+        return answers
 
     def _rule(self, name: str, n: int) -> list[str | None]:
         draw = stable_hash("held-out hint", name) % 2**31

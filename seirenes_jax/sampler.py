@@ -8,7 +8,7 @@ While the caller works on what one chunk brought, the next chunk is already runn
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,11 +111,16 @@ class Sampler:
                 self._launch(lane)
         return finished
 
-    def generate(self, asks: Sequence[tuple[Name, Ask]]) -> list[Rollout]:
-        """All of them, in the order asked."""
+    def generate(
+        self, asks: Sequence[tuple[Name, Ask]], on_chunk: Callable[[int], None] | None = None
+    ) -> list[Rollout]:
+        """All of them, in the order asked. `on_chunk` hears how many samples each chunk finished."""
         done = self.ask(asks)
         while any(self._busy(lane) for lane in self._lanes.values()):
-            done += self.ask(())
+            finished = self.ask(())
+            done += finished
+            if on_chunk is not None:
+                on_chunk(len(finished))
         found = {rollout.name: rollout for rollout in done}
         return [found[_sample(name, i)] for name, ask in asks for i in range(ask.n)]
 

@@ -34,7 +34,9 @@ class Stop:
     def check(self) -> None:
         """Leave the step that is being played; nothing of it has touched the state."""
         if self.asked is not None:
-            raise Stopped(f"stopped by {self.asked}")
+            raise Stopped(
+                f"stopped by {self.asked}; nothing that was saved is lost, the same command goes on"
+            )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What a run starts from: problems, tokenizer, model, weights, and who writes its hints without a model."""
 
 import fcntl
+import json
 import os
 import shutil
 import time
@@ -13,11 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from seirenes_jax import hf, hints, problems
+from seirenes_jax.checkpoint import load_params
 from seirenes_jax.errors import ConfigError, DataError
 from seirenes_jax.knobs import Settings
 from seirenes_jax.models import ModelConfig, init_params
 from seirenes_jax.models.config import from_shape
-from seirenes_jax.report import RunLog
+from seirenes_jax.report import RunLog, write_json
 from seirenes_jax.rng import stable_hash
 from seirenes_jax.settings import section
 from seirenes_jax.state import Params
@@ -49,13 +51,15 @@ class Start:
     warm_tokens: int  # tokens of supervision this process spent
 
 
-def begin(settings: Settings, cache_dir: Path, log: RunLog) -> Start:
-    """Read or make everything a run needs before its first step."""
+def begin(
+    settings: Settings, cache_dir: Path, log: RunLog, *, check: Callable[[], None]
+) -> Start:
+    """Read or make everything a run needs before its first step; `check` may leave by raising."""
     tiny = settings.problems.path == TINY
     if settings.model.path:
         folder, spent = Path(settings.model.path), 0
     elif tiny and settings.warm_start.steps > 0:
-        folder, spent = warm_start(settings, cache_dir, log)
+        folder, spent = warm_start(settings, cache_dir, log, check=check)
     elif tiny:
         return _tiny_from_nothing(settings, cache_dir, log)
     else:
@@ -125,7 +129,9 @@ def _tiny_eval_hint(problem: Problem, name: str, draw: int) -> str:
     return texts.eval_hint(world.story_of(problem), name, draw)
 
 
-def warm_start(settings: Settings, cache_dir: Path, log: RunLog) -> tuple[Path, int]:
+def warm_start(
+    settings: Settings, cache_dir: Path, log: RunLog, *, check: Callable[[], None]
+) -> tuple[Path, int]:
     """The tiny world's supervised start, made once for all runs that share these knobs."""
     spent = [0]
 
@@ -138,10 +144,14 @@ def warm_start(settings: Settings, cache_dir: Path, log: RunLog) -> tuple[Path, 
         examples = texts.warm_examples(knobs.problems, knobs.seed, settings.prompts)
         row_tokens = settings.tokens.prompt + settings.tokens.reasoner
         with log.bar("warm start", knobs.steps, "step") as bar:
+
+            def heard(_: int, loss: float) -> None:
+                check()
+                bar.advance(1, f"loss {loss:.3f}")
+
             params = imitate(
-                config, tokenizer, examples, knobs, row_tokens=row_tokens,
-                on_step=lambda _, loss: bar.advance(1, f"loss {loss:.3f}"),
-            )  # fmt: skip
+                config, tokenizer, examples, knobs, row_tokens=row_tokens, on_step=heard
+            )
         spent[0] = knobs.steps * knobs.batch * row_tokens
         hf.export(params, config, part, tokenizer=tokenizer, dtype=settings.model.param_dtype)
         shutil.rmtree(tokenizer_folder)
@@ -189,6 +199,21 @@ def _lock(file: Path, log: RunLog) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX)
             log.say(f"waited {time.monotonic() - started:.0f} s")
         yield
+
+
+def starting_params(start: Start, settings: Settings, run: Path) -> Params:
+    """The weights before the first step: those of the model, or (`init_from`) of another run.
+
+    Which of its checkpoints that was is noted in the run folder, so that a resumed run means the same.
+    """
+    params = start.load_params()
+    if not settings.init_from:
+        return params
+    note = run / "init_from.json"
+    noted = json.loads(note.read_text()) if note.is_file() else {"step": None}
+    step, params = load_params(Path(settings.init_from) / "checkpoints", params, noted["step"])
+    write_json(note, {"run": settings.init_from, "step": step})
+    return params
 
 
 def leave_model(start: Start, folder: Path, settings: Settings) -> None:

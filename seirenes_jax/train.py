@@ -19,7 +19,7 @@ from seirenes_jax.batch import Plan, lay_out, pack, pieces
 from seirenes_jax.checkpoint import Checkpoints
 from seirenes_jax.checks import check
 from seirenes_jax.cli import TRAIN_FLAGS, need, parse
-from seirenes_jax.clock import Clock, peak_rss_gib, set_up_compile_cache
+from seirenes_jax.clock import Clock, peak_rss_gib, profiled, set_up_compile_cache
 from seirenes_jax.data import Cursor, Order, master
 from seirenes_jax.errors import DONE, NumbersError, Stopped
 from seirenes_jax.evaluate import Evaluator, accuracy, scores
@@ -36,7 +36,7 @@ from seirenes_jax.report import RunLog
 from seirenes_jax.rng import stable_hash
 from seirenes_jax.sampler import Sampler
 from seirenes_jax.signals import Stop, listening
-from seirenes_jax.start import Start, begin, leave_model
+from seirenes_jax.start import Start, begin, leave_model, starting_params
 from seirenes_jax.state import Params, TrainBatch, TrainState
 from seirenes_jax.step import add_gradient, apply_gradient, score_step, zero_gradient
 from seirenes_jax.types import LIVE, Ask, Credit, Group, Name, Rollout
@@ -96,12 +96,13 @@ def run(
         )
         gear, state, progress = prepare(settings, stack, log, cache_dir=cache_dir, stop=stop)
         state, progress = restore(checkpoints, state, progress, log)
-        if progress.step == 0 and not progress.before:
-            measure_start(gear, state, progress)
-            save(checkpoints, state, progress, score=None)
         try:
+            if not progress.before:
+                measure_start(gear, state, progress)
+                save(checkpoints, state, progress, score=None)
             while progress.step < settings.steps and not spent(settings, progress):
-                state, row, notes = one_step(gear, state, progress)
+                with profiled(settings.profile.steps, progress.step + 1, workdir):
+                    state, row, notes = one_step(gear, state, progress)
                 due = settings.eval.every and progress.step % settings.eval.every == 0
                 score = evaluate_inside(gear, state, progress, row) if due else None
                 log_step(gear, progress, row, notes)
@@ -109,7 +110,7 @@ def run(
                     save(checkpoints, state, progress, score=score)
                 stop.check()
         except Stopped:
-            if progress.step not in checkpoints.steps():
+            if progress.before and progress.step not in checkpoints.steps():
                 save(checkpoints, state, progress, score=None)
             checkpoints.wait()
             log.event(f"stopped after step {progress.step}")
@@ -131,11 +132,11 @@ def prepare(
     clock = Clock()
     mesh = sharding.make_mesh(settings.mesh)
     with clock("warm_start"):
-        start = begin(settings, cache_dir, log)
+        start = begin(settings, cache_dir, log, check=stop.check)
         leave_model(start, log.folder / "model", settings)
     game = GAMES[settings.game]
     optimizer = make_optimizer(settings.optimizer, settings.steps)
-    params = start.load_params()
+    params = starting_params(start, settings, log.folder)
     params = jax.device_put(params, sharding.param_shardings(params, mesh))
     keeps_start = settings.loss.kl != 0.0 or settings.adversary.policy == "frozen"
     reference = jax.tree.map(jnp.copy, params) if keeps_start else None
@@ -158,8 +159,8 @@ def prepare(
     gear = Gear(
         settings=settings, start=start, game=game, plan=plan, sampler=sampler, judge=judge,
         order=Order(start.train, seed=settings.seed, mastered_share=settings.problems.mastered_share),
-        evaluator=Evaluator(settings, start, sampler, judge), optimizer=optimizer, mesh=mesh,
-        reference=reference, log=log, clock=clock, stop=stop,
+        evaluator=Evaluator(settings, start, sampler, judge, log=log, check=stop.check),
+        optimizer=optimizer, mesh=mesh, reference=reference, log=log, clock=clock, stop=stop,
     )  # fmt: skip
     state = TrainState(jnp.int32(0), params, jax.jit(optimizer.init)(params))
     waiting = streams.empty(game.streams, settings.streams.max_age)
@@ -216,19 +217,29 @@ def play_rounds(gear: Gear, progress: Progress, step: int) -> tuple[list[Played]
     def ask(opened: list[tuple[Name, Ask]]) -> list[Rollout]:
         gear.stop.check()
         with gear.clock("decode"):
-            return gear.sampler.ask(opened)
+            finished = gear.sampler.ask(opened)
+        bar.advance(len(finished))
+        return finished
 
     rounds: list[Played] = []
     cursor, missing = progress.cursor, settings.problems_per_step
     for _ in range(1 + settings.streams.resample_rounds):
         chosen, cursor = gear.order.take(cursor, missing)
-        rounds.append(play(chosen, gear.game, context, ask=ask, judge=gear.judge))
+        samples = len(chosen) * samples_a_problem(settings)
+        with gear.log.bar(f"step {step} rollouts", samples, "answer") as bar:
+            rounds.append(play(chosen, gear.game, context, ask=ask, judge=gear.judge))
         credits = [c for game in rounds[-1].credits for c in game]
         alive = [g for g in streams.grouped(credits) if streams.is_live(g)]
         missing -= sum(group[0].stream == "clean" for group in alive)
         if missing <= 0:
             break
     return rounds, cursor
+
+
+def samples_a_problem(settings: Settings) -> int:
+    """How many answers one problem takes at most."""
+    r = settings.rollouts
+    return r.clean + (r.hints * (1 + r.hinted) if settings.game != "rlvr" else 0)
 
 
 def queue_groups(
@@ -253,7 +264,9 @@ def update(
     loss, config = gear.settings.loss, gear.start.config
     grads = zero_gradient(state.params)
     found: list[dict[str, Total]] = []
+    bar = gear.log.bar("update", len(micros), "micro-batch")
     for micro in micros:
+        bar.advance()
         batch = jax.device_put(micro, batch_shardings(micro, gear.mesh))
         if loss.rescore:
             batch = batch.replace(
@@ -266,6 +279,7 @@ def update(
             state.params, grads, batch, config=config, loss=loss, streams=gear.plan.streams
         )
         found.append(totals)
+    bar.close()
     state, applied = apply_gradient(state, grads, optimizer=gear.optimizer)
     merged = {k: total for k, total in jax.device_get(found[0]).items()}
     for totals in jax.device_get(found[1:]):

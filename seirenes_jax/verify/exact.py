@@ -1,4 +1,4 @@
-"""Exact values of rational expressions. No float is ever made; no number is built that is too big."""
+"""Exact values of rational expressions. Makes no float, and no number that is too big."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -18,7 +18,7 @@ _BARE = re.compile(r"\\[a-zA-Z]+|[0-9]|[a-zA-Z]")
 
 _HASHES = re.compile(r"####[ \t]*([^\r\n]*)")
 _SAID = re.compile(
-    r"(?:answer|result)\s*(?:is|:|=|equals)\s*:?\s*(?:\*\*)?\s*([^\r\n]*)", re.IGNORECASE
+    r"(?:answer|result)\s{0,9}(?:is|:|=|equals)\s{0,9}:?\s{0,9}(?:\*\*)?[ \t]{0,9}", re.IGNORECASE
 )
 _SENTENCE_END = re.compile(r"\.(?:\s|$)|[。;!?]")
 
@@ -119,10 +119,12 @@ def _from_prose(text: str) -> str | None:
     hashes = _HASHES.findall(text)
     if hashes:
         return hashes[-1].strip() or None
-    said = _SAID.findall(text)
-    if not said:
+    last = None
+    for last in _SAID.finditer(text):
+        pass
+    if last is None:
         return None
-    words = said[-1].strip()
+    words = text[last.end() :].partition("\n")[0].strip()
     math = re.match(r"\$+([^$]+)\$+|\\\((.+?)\\\)|\\\[(.+?)\\\]", words)
     if math:
         return next(group for group in math.groups() if group is not None).strip() or None

@@ -190,6 +190,7 @@ class Judge:
             if outcome.end is End.STILLBORN:
                 stillborn += 1
                 if stillborn == STILLBORN:
+                    worker.close()
                     raise JudgeError(
                         f"{STILLBORN} judge workers in a row died before they were ready; look at "
                         f"their messages on stderr; memory_gib={self.memory_gib} may be too small"

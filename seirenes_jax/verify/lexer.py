@@ -79,7 +79,7 @@ _CLAUSES = frozenset(
 
 _TOKEN = re.compile(
     r"(?P<cycle>\d*\.\d*\s*\\(?:overline|bar|overbar)\s*\{\d{1,40}\}|\d*\.\d*\\dot\s*\{?\d\}?(?!\d))"
-    r"|(?P<endless>\d*\.\d*?(?P<again>\d)(?P=again){2,}\s*(?:\.\.\.+|\\[lc]?dots(?![a-z])))"
+    r"|(?P<endless>\d{0,20}\.\d{0,20}?(?P<again>\d)(?P=again){2,40}\s*(?:\.\.\.+|\\[lc]?dots(?![a-z])))"
     r"|(?P<number>(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+(?![\d.]))?)"
     r"|\\(?P<command>[a-zA-Z]+)\*?"
     r"|\\(?P<escaped>.)"

@@ -109,8 +109,9 @@ class Worker:
         return Outcome(rulings)
 
     def close(self) -> None:
-        """Ask it to end by closing its stdin; insist after two seconds."""
-        self._in.close()
+        """Ask it to end by closing its stdin; insist after two seconds. May be called twice."""
+        if not self._in.closed:
+            self._in.close()
         try:
             self._process.wait(2.0)
         except subprocess.TimeoutExpired:

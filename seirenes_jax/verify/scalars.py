@@ -182,7 +182,7 @@ def _both_tiny(a: Any, b: Any) -> bool:
 def _close(left: Node, right: Node, point: Point, rules: Rules) -> bool:
     """Constants: equal to many digits, or to a tolerance; what cancels is looked at twice."""
     a, b = value_at(left, point, DIGITS), value_at(right, point, DIGITS)
-    if a == b:
+    if a == b and (a == a + 1 or rules.tolerance is not None):  # infinite
         return True
     if rules.tolerance is not None:
         limit = rules.tolerance

@@ -82,8 +82,8 @@ def main(argv: Sequence[str]) -> None:
             if body is None:
                 return
             _judge(json.loads(body), deadline_s=deadline_s, progress=progress)
-    except BrokenPipeError:
-        return  # the parent is gone
+    except (BrokenPipeError, MemoryError):
+        return  # the parent is gone, or handed in more than fits: it will see this end
 
 
 if __name__ == "__main__":

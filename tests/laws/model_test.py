@@ -1,0 +1,267 @@
+"""Laws of the decoder: who may influence whom, and that every way to run it is the same function."""
+
+import collections
+import dataclasses
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend import core
+
+from seirenes_jax.batch import Row, fill, pack
+from seirenes_jax.decode import Seats, admit, empty, run_chunk
+from seirenes_jax.knobs import Batch
+from seirenes_jax.models import ModelConfig, forward, prefill_kv
+from seirenes_jax.models.attention import packed_mask
+from seirenes_jax.models.decoder import Block
+from seirenes_jax.models.layers import RMSNorm
+from seirenes_jax.state import DecodeState, TrainBatch
+from seirenes_jax.step import logprobs_and_entropy, score_step
+from tests.laws.small import CONFIG, groups, params
+
+T = 48
+
+
+def rows() -> list[Row]:
+    return pack(groups(), T)
+
+
+def batch_of(some: list[Row]) -> TrainBatch:
+    return fill(some, Batch(row_tokens=T, rows=3), temperature=1.0)
+
+
+def score(batch: TrainBatch, config: ModelConfig = CONFIG, weights: Any = None) -> np.ndarray:
+    return np.asarray(score_step(params() if weights is None else weights, batch, config=config))
+
+
+# Who influences whom.
+
+SEEN = {  # a packed row, column by column: what its logprob may depend on
+    0: [0], 1: [0, 1], 2: [0, 1, 2],  # a stored prompt
+    3: [0, 1, 2, 3], 4: [0, 1, 2, 3, 4], 5: [0, 1, 2, 3, 4, 5],  # its first completion
+    6: [0, 1, 2, 6], 7: [0, 1, 2, 6, 7],  # its second completion
+    8: [8], 9: [8, 9],  # a completion after a prompt of one token: nothing is stored
+    10: [10], 11: [10, 11],  # padding
+}  # fmt: skip
+
+
+def test_gradients_flow_from_ones_own_past_and_prompt_and_from_nowhere_else() -> None:
+    # Every column holds another token, so the gradient of an embedding row is that of a column.
+    tokens_BT = jnp.arange(12, dtype=jnp.int32)[None]
+    positions_BT = jnp.array([[0, 1, 2, 3, 4, 5, 3, 4, 0, 1, 0, 0]], jnp.int32)
+    segments_BT = jnp.array([[1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 0, 0]], jnp.int32)
+    prefix_BT = jnp.array([[0, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0]], jnp.int32)
+
+    @jax.jit
+    @jax.jacrev
+    def influence(embed_VD: jax.Array) -> jax.Array:
+        weights = {**params(), "embed": embed_VD}
+        hidden_BTD = forward(weights, CONFIG, tokens_BT, positions_BT, segments_BT, prefix_BT)
+        logp_BT, _ = logprobs_and_entropy(
+            hidden_BTD, weights["head"], (tokens_BT * 7) % 32, jnp.float32(1.0)
+        )
+        return logp_BT[0]
+
+    slope_TV = np.abs(np.asarray(influence(params()["embed"]))).max(axis=-1)
+    for column, seen in SEEN.items():
+        assert np.flatnonzero(slope_TV[column]).tolist() == seen, f"column {column}"
+
+
+# One function, however it is laid out.
+
+
+def test_a_row_says_the_same_alone_shifted_and_in_other_company() -> None:
+    first, *rest = rows()
+    whole = score(batch_of([first, *rest]))
+    alone = batch_of([first])
+    np.testing.assert_allclose(score(alone)[0], whole[0], atol=1e-5)
+    np.testing.assert_allclose(score(batch_of([*rest, first]))[len(rest)], whole[0], atol=1e-5)
+    # Padding on the left: the same row, a few columns further on.
+    used = int(np.max(np.flatnonzero(alone.segments_BT[0]))) + 1
+    shift = T - used
+    assert shift > 0
+    moved = jax.tree.map(lambda x: np.roll(x, shift, axis=1) if np.ndim(x) else x, alone)
+    np.testing.assert_allclose(np.roll(score(moved), -shift, axis=1)[0], whole[0], atol=1e-5)
+
+
+def test_the_order_of_groups_in_a_row_changes_nothing() -> None:
+    row = next(row for row in rows() if len(row) > 1)
+    straight, turned = batch_of([row]), batch_of([row[::-1]])
+
+    def by_answer(batch: TrainBatch) -> dict[bytes, np.ndarray]:
+        logp_T, segments_T = score(batch)[0], batch.segments_BT[0]
+        trained = {s for s in np.unique(segments_T) if np.any(batch.train_BT[0] & (segments_T == s))}
+        return {batch.targets_BT[0][segments_T == s].tobytes(): logp_T[segments_T == s] for s in trained}
+
+    found, other = by_answer(straight), by_answer(turned)
+    assert found.keys() == other.keys() and len(found) > 2
+    for answer, logp in found.items():
+        np.testing.assert_allclose(logp, other[answer], atol=1e-5)
+
+
+def test_scanned_layers_are_the_layers_one_after_another() -> None:
+    batch = batch_of(rows())
+
+    @jax.jit
+    def unrolled(weights: Any) -> jax.Array:
+        mask_BTT = packed_mask(jnp.asarray(batch.segments_BT), jnp.asarray(batch.prefix_BT))
+        x_BTD = weights["embed"][batch.tokens_BT]
+        for layer in range(CONFIG.layers):
+            own = jax.tree.map(lambda stack, layer=layer: stack[layer], weights["layers"])
+            (x_BTD, _), _ = Block(CONFIG, keep_kv=False).apply(
+                {"params": own}, (x_BTD, None), jnp.int32(layer), batch.positions_BT, mask_BTT, None
+            )
+        hidden: jax.Array = RMSNorm(CONFIG).apply({"params": weights["norm"]}, x_BTD)
+        return hidden
+
+    @jax.jit
+    def scanned(weights: Any) -> jax.Array:
+        return forward(
+            weights, CONFIG, batch.tokens_BT, batch.positions_BT, batch.segments_BT, batch.prefix_BT
+        )
+
+    np.testing.assert_allclose(unrolled(params()), scanned(params()), atol=1e-5)
+    kernels = params()["layers"]["mlp"]["up"]["kernel"]
+    assert not np.allclose(kernels[0], kernels[1])  # the layers are not copies of one another
+
+
+# What the backward pass recomputes.
+
+
+def primitives(jaxpr: Any) -> Iterator[str]:
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for inner in jax.tree.leaves(
+            list(equation.params.values()),
+            is_leaf=lambda x: isinstance(x, (core.Jaxpr, core.ClosedJaxpr)),
+        ):
+            if isinstance(inner, core.ClosedJaxpr):
+                yield from primitives(inner.jaxpr)
+            elif isinstance(inner, core.Jaxpr):
+                yield from primitives(inner)
+
+
+def test_remat_changes_what_is_kept_and_not_what_comes_out() -> None:
+    batch = jax.tree.map(jnp.asarray, batch_of(rows()))
+
+    def loss(weights: Any, config: ModelConfig) -> jax.Array:
+        hidden = forward(
+            weights, config, batch.tokens_BT, batch.positions_BT, batch.segments_BT, batch.prefix_BT
+        )
+        return jnp.mean(jnp.sin(hidden))
+
+    found, products = {}, {}
+    for remat in ("none", "dots", "full"):
+        config = dataclasses.replace(CONFIG, remat=remat)
+        slope = partial(jax.value_and_grad(loss), config=config)
+        counts = collections.Counter(primitives(jax.make_jaxpr(slope)(params()).jaxpr))
+        assert (counts["checkpoint"] > 0) == (remat != "none"), counts
+        products[remat] = counts["dot_general"]
+        found[remat] = jax.jit(slope)(params())
+    # Matrix products done again in the backward pass: none, those of attention, all.
+    assert products["none"] < products["dots"] < products["full"]
+    for remat in ("dots", "full"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7),
+            found["none"], found[remat],
+        )  # fmt: skip
+
+
+def test_bfloat16_stays_close_to_float32() -> None:
+    batch = batch_of(rows())
+    exact = score(batch)[batch.train_BT]
+    rough = score(batch, dataclasses.replace(CONFIG, dtype="bfloat16"))[batch.train_BT]
+    assert rough.dtype == np.float32
+    off = np.abs(rough - exact)
+    assert np.max(off) > 1e-5, "computed in float32 after all"
+    # 8 bits of mantissa, 2 layers, logits of a spread of several nats.
+    assert np.mean(off) < 0.02 and np.max(off) < 0.1
+
+
+# Decoding.
+
+SLOTS, COLUMNS, PROMPT, CHUNK = 4, 32, 12, 5
+PROMPTS = ((5, 9, 2), (7, 3, 8, 8, 30, 2), (11,), (4, 4, 4, 4, 6))
+
+
+def seat(state: DecodeState, prompts: tuple[tuple[int, ...], ...], slots: list[int]) -> DecodeState:
+    """Prompt i goes to slot slots[i]."""
+    tokens_PT, length_P = np.zeros((SLOTS, PROMPT), np.int32), np.zeros(SLOTS, np.int32)
+    last_B, source_B = np.zeros(SLOTS, np.int32), np.zeros(SLOTS, np.int32)
+    for row, (prompt, slot) in enumerate(zip(prompts, slots, strict=True)):
+        tokens_PT[row, : len(prompt) - 1], length_P[row] = prompt[:-1], len(prompt) - 1
+        last_B[slot], source_B[slot] = prompt[-1], row
+    # The draws are those of the prompt's row, wherever it sits.
+    key_B2 = np.stack([source_B, source_B + 100], axis=1).astype(np.uint32)
+    seats: Any = Seats
+    return admit(
+        params(), state, (tokens_PT, length_P),
+        seats(take_B=np.isin(np.arange(SLOTS), slots), source_B=source_B, token_B=last_B,
+              limit_B=np.full(SLOTS, 99, np.int32), key_B2=key_B2),
+        config=CONFIG,
+    )  # fmt: skip
+
+
+def run(state: DecodeState, temperature: float) -> tuple[DecodeState, np.ndarray, np.ndarray]:
+    state, tokens_BU, logps_BU, _ = run_chunk(
+        params(), state, jnp.float32(temperature), config=CONFIG, chunk=CHUNK, columns=COLUMNS,
+        stop_ids=(), top_k=0, top_p=1.0,
+    )  # fmt: skip
+    return state, np.asarray(tokens_BU), np.asarray(logps_BU)
+
+
+def blank() -> DecodeState:
+    return empty(CONFIG, slots=SLOTS, columns=COLUMNS)
+
+
+def test_prefill_is_decoding_step_by_step() -> None:
+    """What a chunk wrote into the cache is what a prefill of prompt and answer writes, and both go on
+    alike."""
+    stepped, tokens_BU, _ = run(seat(blank(), PROMPTS, [0, 1, 2, 3]), 0.0)
+    longer = tuple((*p, *tokens_BU[b].tolist()) for b, p in enumerate(PROMPTS))
+    filled = seat(blank(), longer, [0, 1, 2, 3])
+    np.testing.assert_array_equal(stepped.length_B, filled.length_B)
+    np.testing.assert_array_equal(stepped.token_B, filled.token_B)
+    for mine, theirs in ((stepped.k_NBSKC, filled.k_NBSKC), (stepped.v_NBSKC, filled.v_NBSKC)):
+        for slot, prompt in enumerate(longer):
+            columns = slice(0, len(prompt) - 1)
+            np.testing.assert_allclose(mine[:, slot, columns], theirs[:, slot, columns], atol=1e-5)
+    _, next_tokens, next_logps = run(stepped, 0.0)
+    _, tokens, logps = run(filled, 0.0)
+    np.testing.assert_array_equal(next_tokens, tokens)
+    np.testing.assert_allclose(next_logps, logps, atol=1e-5)
+
+
+def test_slot_order_and_what_a_slot_held_before_change_nothing() -> None:
+    state, tokens_BU, logps_BU = run(seat(blank(), PROMPTS, [0, 1, 2, 3]), 1.0)
+    _, more_BU, _ = run(state, 1.0)
+    order = [2, 0, 3, 1]
+    junk = jax.tree.map(lambda x: jnp.full_like(x, 3) if x.dtype != bool else x, blank())
+    state, moved_BU, moved_logps_BU = run(seat(junk, PROMPTS, order), 1.0)
+    _, moved_more_BU, _ = run(state, 1.0)
+    np.testing.assert_array_equal(moved_BU[order], tokens_BU)
+    np.testing.assert_array_equal(moved_more_BU[order], more_BU)
+    np.testing.assert_allclose(moved_logps_BU[order], logps_BU, atol=1e-5)
+    assert len({row.tobytes() for row in tokens_BU}) == SLOTS
+
+
+def test_admission_leaves_the_running_slots_alone() -> None:
+    state, _, _ = run(seat(blank(), PROMPTS[:2], [0, 1]), 1.0)
+    _, alone_BU, alone_logps = run(jax.tree.map(jnp.copy, state), 1.0)
+    _, company_BU, company_logps = run(seat(state, PROMPTS[2:], [2, 3]), 1.0)
+    np.testing.assert_array_equal(alone_BU[:2], company_BU[:2])
+    np.testing.assert_allclose(alone_logps[:2], company_logps[:2], atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [6, 12])
+def test_the_width_of_a_prefill_changes_nothing(width: int) -> None:
+    tokens_BT = np.zeros((1, width), np.int32)
+    tokens_BT[0, :6] = PROMPTS[1]
+    k, v = prefill_kv(params(), CONFIG, jnp.asarray(tokens_BT), jnp.array([6], jnp.int32))
+    exact = prefill_kv(params(), CONFIG, jnp.asarray(tokens_BT[:, :6]), jnp.array([6], jnp.int32))
+    np.testing.assert_allclose(k[:, :, :6], exact[0], atol=1e-5)
+    np.testing.assert_allclose(v[:, :, :6], exact[1], atol=1e-5)

@@ -1,0 +1,84 @@
+"""What the laws are tried on: one small decoder, one tokenizer, a few groups of made-up answers.
+
+Shared, because programs are compiled once per process for equal configs and equal shapes.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from seirenes_jax import knobs
+from seirenes_jax.batch import Piece, Plan
+from seirenes_jax.models import ModelConfig, init_params
+from seirenes_jax.sampler import Sampler
+from seirenes_jax.types import Messages
+
+STOP = 1
+STREAMS = ("clean", "adversary", "robust")
+# Every axis has its own size, so that a shape tells what it is.
+CONFIG = ModelConfig(
+    family="qwen3", vocab=32, layers=2, width=24, heads=4, kv_heads=2, head_dim=16, ff=40,
+    rope_theta=1e4, norm_eps=1e-6, tied=False, qkv_bias=False, qk_norm=True, init_std=0.3,
+    max_positions=128, dtype="float32", param_dtype="float32", remat="none",
+)  # fmt: skip
+PPO = knobs.Loss("ppo", 0.2, 0.28, "token", 0.0, "k3", 0.01, False, 2.0)
+
+
+@functools.cache
+def params(seed: int = 3) -> Any:
+    """Read only: whoever donates takes a copy."""
+    return jax.jit(init_params, static_argnums=(0, 1))(CONFIG, seed)
+
+
+class Letters:
+    """A tokenizer of one token a letter, as far as the sampler needs one."""
+
+    stop_ids = (STOP,)
+
+    def render(self, messages: Messages) -> tuple[int, ...]:
+        return tuple(2 + ord(c) % 29 for c in messages[-1][1])
+
+    def decode_many(self, answers: list[list[int]]) -> list[str]:
+        return [" ".join(map(str, ids)) for ids in answers]
+
+
+def make_sampler(
+    *, slots: int, chunk: int, temperature: float = 1.0, top_p: float = 1.0
+) -> Sampler:
+    tokenizer: Any = Letters()
+    made = Sampler(
+        CONFIG, tokenizer,
+        knobs.Sampler(slots=slots, chunk=chunk, temperature=temperature, top_k=0, top_p=top_p),
+        seed=7, prompt_tokens=20, answer_tokens=14,
+    )  # fmt: skip
+    made.load("live", params(), step=5)
+    made.begin(2, temperature)
+    return made
+
+
+def plan(
+    row_tokens: int, rows: int, *, loss: knobs.Loss = PPO, temperature: float = 1.0
+) -> Plan:
+    return Plan(
+        streams=STREAMS, limits=(30,) * 3, advantage=knobs.Advantage("group", 1e-6, 0.9), loss=loss,
+        knobs=knobs.Streams(dict.fromkeys(STREAMS, 1.0), dict.fromkeys(STREAMS, 0), 2, False, True, 0),
+        batch=knobs.Batch(row_tokens=row_tokens, rows=rows), temperature=temperature,
+    )  # fmt: skip
+
+
+def groups(seed: int = 0) -> list[list[Piece]]:
+    """Four prompts of 5, 1, 7 and 3 tokens with answers of unequal lengths; advantages of both signs."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i, (prompt, lengths) in enumerate([(5, (4, 9, 1)), (1, (3, 6)), (7, (2, 8, 5)), (3, (7,))]):
+        words = tuple(rng.integers(2, CONFIG.vocab, prompt).tolist())
+        made.append([
+            Piece(
+                words, rng.integers(1, CONFIG.vocab, n).astype(np.int32),
+                np.full(n, -3.0, np.float32), float(rng.normal()), float(rng.uniform(0.01, 0.1)), i % 3,
+            )
+            for n in lengths
+        ])  # fmt: skip
+    return made
