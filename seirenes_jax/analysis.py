@@ -203,17 +203,23 @@ def by_window(
 
 
 def family_shares(
-    rollouts: Sequence[Mapping[str, Any]], windows: int = 40
+    rows: Sequence[Mapping[str, Any]], windows: int = 40
 ) -> tuple[list[float], dict[str, list[float]]]:
-    """How the adversary's taste moves: (middle steps, {family: share of hints}), summing to 1."""
+    """How the adversary's taste moves: (middle steps, {family: share of hints}), summing to 1.
+
+    Of metrics rows, which count every hint of a step, or of the sample in rollouts.jsonl.
+    """
     steps: list[float] = []
     counts: list[Counter[str]] = []
-    for step, rows in by_window(rollouts, windows):
-        count = Counter(hint["family"] for row in rows for hint in row["hints"])
+    for step, span in by_window(rows, windows):
+        count = Counter[str]()
+        for row in span:
+            told = row.get("families")
+            count.update(told if told is not None else [h["family"] for h in row.get("hints", ())])
         if count:
             steps.append(step)
             counts.append(count)
-    total = sum(counts, Counter())
+    total = sum(counts, Counter[str]())
     names = sorted(total, key=lambda name: (-total[name], name))
     return steps, {name: [c[name] / c.total() for c in counts] for name in names}
 

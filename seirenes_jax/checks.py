@@ -1,32 +1,61 @@
 """Every budget of a config that can be checked with arithmetic, before a device is touched."""
 
+import math
+from collections.abc import Mapping
+
 from seirenes_jax import hints
 from seirenes_jax.errors import ConfigError
 from seirenes_jax.games import GAMES
 from seirenes_jax.knobs import Settings
 from seirenes_jax.settings import lookup
 
-POSITIVE = (
-    "problems_per_step", "rollouts.clean", "tokens.prompt", "tokens.reasoner", "tokens.adversary",
-    "streams.max_age", "sampler.slots", "sampler.chunk", "batch.row_tokens", "batch.rows",
-    "checkpoint.every", "checkpoint.keep", "eval.problems", "eval.final_problems", "judge.workers",
-)  # fmt: skip
-NEVER_NEGATIVE = ("steps", "rollouts.hints", "eval.every", "budget.tokens", "optimizer.lr")
+INF = math.inf
+TINIEST = math.ulp(0.0)  # from here on = above 0
+RANGES: Mapping[tuple[float, float], tuple[str, ...]] = {  # both ends belong to it
+    (1, INF): (
+        "problems_per_step", "rollouts.clean", "tokens.prompt", "tokens.reasoner",
+        "tokens.adversary", "streams.max_age", "sampler.slots", "sampler.chunk", "batch.row_tokens",
+        "batch.rows", "checkpoint.every", "checkpoint.keep", "eval.problems", "eval.final_problems",
+        "judge.workers", "warm_start.batch", "warm_start.problems", "model.shape.layers",
+        "model.shape.width", "model.shape.heads", "model.shape.kv_heads", "model.shape.head_dim",
+        "model.shape.ff",
+    ),
+    (0, INF): (
+        "steps", "rollouts.hints", "rollouts.hinted", "tokens.overlong_buffer", "hints.min_tokens",
+        "streams.resample_rounds", "loss.clip_high", "loss.kl", "optimizer.lr",
+        "optimizer.warmup_steps", "optimizer.weight_decay", "warm_start.steps", "warm_start.lr",
+        "eval.every", "budget.tokens", "report.rollouts_per_step",
+    ),
+    (0, 1): ("problems.mastered_share", "hints.copy_share", "loss.clip_low"),
+    (0, math.nextafter(1, 0)): ("optimizer.b1", "optimizer.b2", "advantage.ema_decay"),
+    (TINIEST, INF): (
+        "sampler.temperature", "loss.tis_cap", "optimizer.eps", "optimizer.clip", "advantage.eps",
+        "judge.deadline_s", "preempt.grace_s", "model.shape.rope_theta",
+    ),
+}  # fmt: skip
 
 
 def check(settings: Settings) -> None:
     """ConfigError on the first thing that cannot work, with the numbers."""
-    for path in POSITIVE:
-        if lookup(settings, path) < 1:
-            raise ConfigError(f"--config.{path}: got {lookup(settings, path)}; wanted at least 1")
-    for path in NEVER_NEGATIVE:
-        if lookup(settings, path) < 0:
-            raise ConfigError(f"--config.{path}: got {lookup(settings, path)}; wanted 0 or more")
+    for (low, high), paths in RANGES.items():
+        for path in paths:
+            if not low <= (got := lookup(settings, path)) <= high:  # not a number fails, too
+                raise ConfigError(f"--config.{path}: got {got}; wanted {_range(low, high)}")
     hints.check_gates(settings.hints)
+    hints.reasoner_messages("", "", settings.prompts)
+    hints.adversary_messages("", settings.prompts)
     _check_distribution(settings)
+    _check_shape(settings)
     _check_room(settings)
     _check_streams(settings)
     _check_mesh(settings)
+
+
+def _range(low: float, high: float) -> str:
+    """The words of a range: `above 0`, `at least 1`, `from 0 to 1`, `from 0 to below 1`."""
+    if high == INF:
+        return "above 0" if low == TINIEST else f"at least {low:g}"
+    return f"from {low:g} to {'' if high == 1 else 'below '}{round(high):g}"
 
 
 def _check_distribution(settings: Settings) -> None:
@@ -36,9 +65,20 @@ def _check_distribution(settings: Settings) -> None:
             f"sampler.top_k = {sampler.top_k}, sampler.top_p = {sampler.top_p}: training compares "
             "logprobs of the whole distribution; use top_k = 0 and top_p = 1.0"
         )
-    if not sampler.temperature > 0:
+
+
+def _check_shape(settings: Settings) -> None:
+    shape = settings.model.shape
+    if settings.model.path:
+        return
+    if shape.heads % shape.kv_heads:
         raise ConfigError(
-            f"sampler.temperature: got {sampler.temperature}; training samples, wanted above 0"
+            f"model.shape.heads: got {shape.heads}, which does not divide over "
+            f"model.shape.kv_heads = {shape.kv_heads}; wanted a multiple"
+        )
+    if shape.head_dim % 2:
+        raise ConfigError(
+            f"model.shape.head_dim: got {shape.head_dim}; rotary positions need it even"
         )
 
 
@@ -47,18 +87,24 @@ def _check_room(settings: Settings) -> None:
     longest = tokens.prompt + max(tokens.reasoner, tokens.adversary)
     if settings.batch.row_tokens < longest:
         raise ConfigError(
-            f"batch.row_tokens: got {settings.batch.row_tokens}; a prompt and its answer take up to "
-            f"tokens.prompt + max(tokens.reasoner, tokens.adversary) = {longest}; raise it"
+            f"batch.row_tokens: got {settings.batch.row_tokens}; a prompt and its answer take "
+            f"up to tokens.prompt + max(tokens.reasoner, tokens.adversary) = {longest}; raise it"
+        )
+    if settings.hints.max_tokens < settings.hints.min_tokens:
+        raise ConfigError(
+            f"hints.max_tokens: got {settings.hints.max_tokens}; wanted at least "
+            f"hints.min_tokens = {settings.hints.min_tokens}"
         )
     if settings.hints.max_tokens >= tokens.prompt:
         raise ConfigError(
-            f"hints.max_tokens: got {settings.hints.max_tokens}; a hint stands in the prompt beside "
-            f"the question, and tokens.prompt is {tokens.prompt}; lower the one or raise the other"
+            f"hints.max_tokens: got {settings.hints.max_tokens}; a hint stands in the prompt "
+            f"beside the question, and tokens.prompt is {tokens.prompt}; lower the one or "
+            "raise the other"
         )
     if tokens.overlong_buffer > tokens.reasoner:
         raise ConfigError(
-            f"tokens.overlong_buffer: got {tokens.overlong_buffer}; wanted at most tokens.reasoner = "
-            f"{tokens.reasoner}"
+            f"tokens.overlong_buffer: got {tokens.overlong_buffer}; wanted at most "
+            f"tokens.reasoner = {tokens.reasoner}"
         )
 
 
@@ -68,13 +114,19 @@ def _check_streams(settings: Settings) -> None:
         table = lookup(settings, f"streams.{knob}")
         missing = [name for name in names if name not in table]
         if missing:
-            raise ConfigError(f"streams.{knob}: {', '.join(missing)} missing; {settings.game} has it")
+            raise ConfigError(
+                f"streams.{knob}: {', '.join(missing)} missing; {settings.game} has it"
+            )
+        for name, got in table.items():
+            if not 0 <= got < INF:
+                raise ConfigError(f"--config.streams.{knob}.{name}: got {got}; wanted at least 0")
     if settings.streams.max_age > 4:
         raise ConfigError(f"streams.max_age: got {settings.streams.max_age}; wanted at most 4")
     if settings.game == "seirenes" and min(settings.rollouts.hints, settings.rollouts.hinted) < 1:
         raise ConfigError(
             f"rollouts.hints = {settings.rollouts.hints}, rollouts.hinted = "
-            f"{settings.rollouts.hinted}: seirenes wanted at least 1 of each; game=rlvr plays without"
+            f"{settings.rollouts.hinted}: seirenes wanted at least 1 of each; "
+            "game=rlvr plays without"
         )
 
 

@@ -5,6 +5,7 @@ Never jax: a mistake is told at once.
 
 import difflib
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,6 +94,8 @@ def guard(main: Callable[[list[str]], int], argv: Sequence[str], *, doc: str = "
     if doc and not {"--help", "-h"}.isdisjoint(argv):
         print(doc.strip())
         return DONE
+    # Only its tokenizers are used here; that torch is absent is nothing to be told about.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         with _terminable():
             return main(list(argv))

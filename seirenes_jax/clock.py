@@ -70,12 +70,14 @@ def peak_rss_gib() -> float:
 
 def _children_rss() -> int:
     """Bytes resident in direct children; 0 where the system does not tell."""
-    total = 0
-    page = os.sysconf("SC_PAGE_SIZE")
-    for tasks in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
-        for child in tasks.read_text().split():
-            try:
-                total += int(Path(f"/proc/{child}/statm").read_text().split()[1]) * page
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it ended between the two looks
-    return total
+    words = [_words(task / "children") for task in Path(f"/proc/{os.getpid()}/task").glob("*")]
+    held = [_words(Path(f"/proc/{child}/statm")) for children in words for child in children]
+    return sum(int(pages[1]) for pages in held if pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _words(file: Path) -> list[str]:
+    """Of a file of /proc; none where its thread or process has ended meanwhile."""
+    try:
+        return file.read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []

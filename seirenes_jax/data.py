@@ -1,4 +1,4 @@
-"""Which problem comes next: a pure function of the seed, a global index and the set of mastered problems.
+"""Which problem comes next: a pure function of the seed, a global index and the mastered set.
 
 The whole state is that index and that set, whatever the number of processes.
 """

@@ -1,8 +1,8 @@
 """Decoding on slots: three pure programs on a DecodeState: empty, admit, run a chunk.
 
-All slots step together. What a slot held before a chunk (the past) is only read during it; what the chunk
-adds is written at one common column and folded into the past when the chunk ends. A slot that ends early
-idles until then.
+All slots step together. What a slot held before a chunk (the past) is only read during it; what
+the chunk adds is written at one common column and folded into the past when the chunk ends. A slot
+that ends early idles until then.
 """
 
 from functools import partial
@@ -15,7 +15,6 @@ from seirenes_jax.models import Decoder, ModelConfig, head_kernel_DV, prefill_kv
 from seirenes_jax.models.decoder import Slots
 from seirenes_jax.sampling import draw, uniforms
 from seirenes_jax.state import DecodeState, Params
-
 
 Carry = tuple[jax.Array, ...]
 
@@ -53,8 +52,8 @@ def admit(
 ) -> DecodeState:  # fmt: skip
     """Prefill each distinct prompt once and seat its samples.
 
-    `prompts` = tokens_PT (without each prompt's last token) and length_P; a slot b with seats.take_B[b]
-    gets the cache of prompt seats.source_B[b].
+    `prompts` = tokens_PT (without each prompt's last token) and length_P; a slot b with
+    seats.take_B[b] gets the cache of prompt seats.source_B[b].
     """
     tokens_PT, length_P = prompts
     k_NPTKC, v_NPTKC = prefill_kv(params, config, tokens_PT, length_P)
@@ -89,9 +88,10 @@ def run_chunk(
     params: Params, state: DecodeState, temperature: jax.Array, *, config: ModelConfig, chunk: int,
     columns: int, stop_ids: tuple[int, ...], top_k: int, top_p: float,
 ) -> tuple[DecodeState, jax.Array, jax.Array, jax.Array]:  # fmt: skip
-    """`chunk` tokens for every live slot: new state, tokens_BU, logprobs_BU, how many of them count_B.
+    """`chunk` tokens for every live slot: new state, tokens_BU, logprobs_BU, how many count_B.
 
-    Attends the first `columns` of the past only: the caller picks a bucket that covers every live slot.
+    Attends the first `columns` of the past only: the caller picks a bucket that covers every live
+    slot.
     """
     N, B, _, K, C = state.k_NBSKC.shape
     past = (state.k_NBSKC[:, :, :columns], state.v_NBSKC[:, :, :columns])

@@ -1,7 +1,9 @@
 """The end of a run: after against before, the export, the report, the table."""
 
+import json
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,39 +25,66 @@ def finish(
     evaluator: Evaluator, params: Params, progress: Progress, *, settings: Settings, log: RunLog,
     start: Start, clock: Clock,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure, export, write summary.json and report.html; returns the summary."""
+    """Measure, export, write summary.json and report.html; returns the summary.
+
+    An end that was reached before is not measured again.
+    """
     folder = log.folder
-    with clock("eval"):
-        marks, _ = evaluator.everything(
-            params, progress.start_hints, settings.eval.final_problems
+    measured = progress.before["marks"]
+    n = min(settings.eval.final_problems, len(measured["clean"]))  # the same before and after
+    before = {name: marks[:n] for name, marks in measured.items()}
+    summary = _reached_before(folder, progress.step, n)
+    if summary is None:
+        if n != settings.eval.final_problems:
+            log.say(f"eval.final_problems: before was measured on {n}, so after is as well")
+        with clock("eval"):
+            after, _ = evaluator.everything(params, progress.start_hints, n)
+        progress.tokens["eval"] += evaluator.spent()
+        with clock("export"):
+            hf.export(
+                params, start.config, folder / "hf", tokenizer=start.tokenizer,
+                dtype=settings.model.param_dtype,
+            )  # fmt: skip
+        ids = [problem.id for problem in start.held_out[:n]]
+        write_json(
+            folder / "eval.json", {"problem_ids": ids, "before": before, "after": after}
         )
-    progress.tokens["eval"] += evaluator.spent()
-    with clock("export"):
-        hf.export(
-            params, start.config, folder / "hf", tokenizer=start.tokenizer,
-            dtype=settings.model.param_dtype,
-        )  # fmt: skip
-    write_json(folder / "eval.json", {
-        "problem_ids": [p.id for p in start.held_out[: settings.eval.final_problems]],
-        "before": progress.before["marks"], "after": marks,
-    })  # fmt: skip
-    seconds, _ = clock.lap()
-    spent = {k: progress.seconds.get(k, 0.0) + v for k, v in seconds.items()}
-    for phase in ({*progress.seconds} - {*seconds}):
-        spent[phase] = progress.seconds[phase]
+        summary = {
+            "steps": progress.step, "before": scores(before, start.rare),
+            "after": scores(after, start.rare), "n_problems": n, **_spent(progress, clock),
+        }  # fmt: skip
+        write_json(folder / "summary.json", summary)
+        log.event(f"finished after step {progress.step}")
+    report = write_report(folder)
+    log.say("\n" + before_after_table(summary))
+    log.say(f"\nreport: {report}\nmodel:  {folder / 'hf'}")
+    return summary
+
+
+def _reached_before(folder: Path, step: int, n: int) -> dict[str, Any] | None:
+    """The summary of this very end, where all that comes with it is there."""
+    file = folder / "summary.json"
+    if not (file.is_file() and (folder / "hf" / "config.json").is_file()):
+        return None
+    try:
+        summary: dict[str, Any] = json.loads(file.read_text())
+    except ValueError:
+        return None  # it is written anew
+    return summary if (summary["steps"], summary["n_problems"]) == (step, n) else None
+
+
+def _spent(progress: Progress, clock: Clock) -> dict[str, Any]:
+    """What it took, and on what."""
+    lap, _ = clock.lap()
+    seconds = {
+        phase: progress.seconds.get(phase, 0.0) + lap.get(phase, 0.0)
+        for phase in (*lap, *progress.seconds)
+    }
     device = jax.devices()[0]
-    summary = {
-        "steps": progress.step, "before": progress.before["scores"],
-        "after": scores(marks, start.rare), "n_problems": settings.eval.final_problems,
-        "seconds": spent.pop("step", 0.0), "seconds_by_phase": spent,
+    return {
+        "seconds": seconds.pop("step"), "seconds_by_phase": seconds,
         "peak_rss_gib": peak_rss_gib(), "tokens": progress.tokens, "best": progress.best,
         "versions": {name: version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         "command": " ".join(sys.argv),
     }  # fmt: skip
-    write_json(folder / "summary.json", summary)
-    report = write_report(folder)
-    log.event(f"finished after step {progress.step}")
-    log.say("\n" + before_after_table(summary))
-    log.say(f"\nreport: {report}\nmodel:  {folder / 'hf'}")
-    return summary

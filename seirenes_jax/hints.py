@@ -314,12 +314,13 @@ def write_hint(problem: Problem, source: str, draw: int) -> str:
 
 
 def eval_hint(problem: Problem, name: str, draw: int) -> str:
-    """The hint of a named evaluation: one of the four families, `correct_hint` or `irrelevant_hint`."""
+    """The hint of a named evaluation: a family, `correct_hint` or `irrelevant_hint`."""
     if name == "correct_hint":
         return write_hint(problem, "correct", draw)
     if name == "irrelevant_hint":
         return write_hint(problem, "random", draw)
-    return _rule_hint(problem, name, random.Random(stable_hash("eval hint", name, problem.id, draw)))
+    seed = stable_hash("eval hint", name, problem.id, draw)
+    return _rule_hint(problem, name, random.Random(seed))
 
 
 def _rule_hint(problem: Problem, family: str, rng: random.Random) -> str:

@@ -1,4 +1,7 @@
-"""The type of every knob: one frozen section per concern. Values and reasons stand in configs/base.py."""
+"""The type of every knob: one frozen section per concern.
+
+Values and reasons stand in configs/base.py.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -215,7 +218,7 @@ class Settings:
     profile: Profile
 
 
-# On resume these may differ from the stored config: they change how long, how seen, where; not what.
+# On resume these may differ from the stored config: how long, how seen, where; never what.
 FREE_ON_RESUME = (
     "steps", "budget.tokens", "checkpoint", "eval", "report", "profile", "preempt", "mesh",
 )  # fmt: skip

@@ -1,10 +1,12 @@
 """One line of metrics.jsonl out of what a step played and learnt. Plain Python; `time` is kept apart."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from seirenes_jax.games.base import Note
+from seirenes_jax.hints import classify
 from seirenes_jax.play import Played
 from seirenes_jax.streams import Fifo, Live
 from seirenes_jax.types import ADVERSARY, REASONER, Credit, Verdict
@@ -26,6 +28,12 @@ def accuracies(notes: Sequence[Note]) -> dict[str, float | None]:
     drop = None if clean is None or hinted is None else clean - hinted
     reward = fmean(hint["reward"] for hint in attacks) if attacks else None
     return {"clean_acc": clean, "hinted_acc": hinted, "drop": drop, "adv_reward": reward}
+
+
+def families(notes: Sequence[Note]) -> dict[str, int]:
+    """How many of the hints that were passed on belong to each family/sub-family."""
+    kept = (h["text"] for note in notes for h in note["hints"] if h["text"] and not h["gates"])
+    return dict(sorted(Counter("/".join(classify(text)) for text in kept).items()))
 
 
 def by_role(credits: Sequence[Credit]) -> dict[str, float | None]:
@@ -53,6 +61,7 @@ def played_row(
         **accuracies(notes),
         "live": {s: (n.live / n.groups if n.groups else None) for s, n in live.items()},
         "gates": {gate: total("gates", gate) for gate in gates},
+        "families": families(notes),
         "length": {r: total("tokens", r) / n if (n := samples[r]) else None for r in ROLES},
         "stop_length": {r: total("cut", r) / n if (n := samples[r]) else None for r in ROLES},
         "reward": by_role(credits),

@@ -3,7 +3,7 @@
   python -m seirenes_jax.probe runs/tiny
   python -m seirenes_jax.probe runs/tiny --problems=500 --checkpoints=0,50,100,150
 
-  --problems=N         held-out problems; default 200
+  --problems=N         held-out problems; default 200, or all where a run holds out fewer
   --checkpoints=A,B    steps of kept checkpoints, 0 = the start; default up to 6, evenly spread
   --cache_dir=DIR      default $SEIRENES_CACHE, else ~/.cache/seirenes_jax
 
@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from seirenes_jax import folder, gather, hints, sharding
 from seirenes_jax.checkpoint import load_params
-from seirenes_jax.cli import guard, need, parse
+from seirenes_jax.cli import guard, parse
 from seirenes_jax.clock import set_up_compile_cache
 from seirenes_jax.errors import DONE, ConfigError
 from seirenes_jax.evaluate import Evaluator, Marks
@@ -38,7 +38,8 @@ from seirenes_jax.verify.judge import Judge
 
 START = 0  # the step of the starting weights
 MOST = 6  # checkpoints played where none are named
-FLAGS = {"problems": "200", "checkpoints": None, "cache_dir": None}
+PROBLEMS = 200  # where no number is named
+FLAGS = {"problems": None, "checkpoints": None, "cache_dir": None}
 
 
 def main(argv: list[str]) -> int:
@@ -50,7 +51,8 @@ def main(argv: list[str]) -> int:
     run = Path(words[0])
     asked = flags["checkpoints"]
     steps = None if asked is None else [_number("checkpoints", s) for s in asked.split(",")]
-    problems = _number("problems", need(flags, "problems"))
+    count = flags["problems"]
+    problems = None if count is None else _number("problems", count)
     cache_dir = folder.cache_dir(flags["cache_dir"] or "")
     crossplay(run, steps=steps, problems=problems, cache_dir=cache_dir)
     print(f"{run / 'crossplay.json'} and {run / 'crossplay.png'} are written")
@@ -58,13 +60,14 @@ def main(argv: list[str]) -> int:
 
 
 def crossplay(
-    run: Path, *, steps: Sequence[int] | None, problems: int, cache_dir: Path
+    run: Path, *, steps: Sequence[int] | None, problems: int | None, cache_dir: Path
 ) -> dict[str, Any]:
     """Play the checkpoints of a run against each other; writes and returns crossplay.json."""
     settings = build(ConfigDict(folder.read_config(run)))
     held_out = max(settings.eval.problems, settings.eval.final_problems)
-    if not 0 < problems <= held_out:
-        raise ConfigError(f"--problems: got {problems}; wanted 1 to {held_out}, all it holds out")
+    count = min(PROBLEMS, held_out) if problems is None else problems
+    if not 0 < count <= held_out:
+        raise ConfigError(f"--problems: got {count}; wanted 1 to {held_out}, all it holds out")
     chosen = choose(kept_steps(run / "checkpoints"), steps)
     with ExitStack() as stack:
         set_up_compile_cache(cache_dir)
@@ -73,7 +76,7 @@ def crossplay(
         log = stack.enter_context(RunLog(scratch, steps=settings.steps))
         evaluator, weights = open_run(run, settings, stack, log, cache_dir)
         bar = stack.enter_context(log.bar("cross-play", len(chosen) * (len(chosen) + 2), "round"))
-        found = play_all(evaluator, weights, chosen, problems, on_round=lambda: bar.advance(1))
+        found = play_all(evaluator, weights, chosen, count, on_round=lambda: bar.advance(1))
     write_json(run / "crossplay.json", found)
     gather.draw_crossplay(found, run / "crossplay.png", run.name)
     return found

@@ -1,4 +1,4 @@
-"""Everything of a run that is not weights: where it stands, what waits, what it remembers. Checkpointable."""
+"""Everything of a run that is not weights: where it stands, what waits, what it remembers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ class Progress:
     step: int = 0
     cursor: Cursor = field(default_factory=Cursor)
     memory: Memory = field(default_factory=dict)
-    baseline: dict[str, float] = field(default_factory=dict)  # role baselines of advantage.kind = ema
+    baseline: dict[str, float] = field(default_factory=dict)  # of roles, advantage.kind = ema
     best: dict[str, float] = field(default_factory=dict)  # {"step", "score"} of the best evaluation
     before: dict[str, Any] = field(default_factory=dict)  # the evaluation of the starting weights
     start_hints: list[str | None] = field(default_factory=list)  # what their adversary wrote for it

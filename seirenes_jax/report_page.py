@@ -210,11 +210,12 @@ def _charts(rows: Rows) -> tuple[Part, ...]:
 
 
 def _hints(metrics: Rows, rollouts: Rows) -> Section:
-    steps, shares = analysis.family_shares(rollouts)
+    counted = any(row.get("families") for row in metrics)
+    steps, shares = analysis.family_shares(metrics if counted else rollouts)
     parts: list[Part] = []
     if len(steps) > 1:
         series = tuple(
-            Series(name.replace("_", " "), steps, values, COLORS.get(name, index))
+            Series(name.replace("_", " ").replace("/", ": "), steps, values, COLORS.get(name, index))
             for index, (name, values) in enumerate(shares.items())
         )
         parts.append(

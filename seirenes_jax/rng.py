@@ -1,4 +1,4 @@
-"""Stable integers from names. A draw depends on what it is for, never on when or where it happens."""
+"""Stable integers from names: a draw depends on what it is for, never on when or where."""
 
 import hashlib
 

@@ -7,7 +7,7 @@ GREEDY = 0.0  # the temperature that means: take the likeliest
 
 
 def filtered(logits_BV: jax.Array, *, top_k: int, top_p: float) -> jax.Array:
-    """Logits with everything outside the top k / the nucleus at minus infinity (0 and 1.0 are off)."""
+    """Logits with all outside the top k / the nucleus at minus infinity (0 and 1.0 are off)."""
     if 0 < top_k < logits_BV.shape[-1]:
         kth = jax.lax.top_k(logits_BV, top_k)[0][..., -1:]
         logits_BV = jnp.where(logits_BV < kth, -jnp.inf, logits_BV)
@@ -43,8 +43,8 @@ def draw(
     kept = filtered(scaled, top_k=top_k, top_p=top_p)
     logp_BV = jax.nn.log_softmax(kept, axis=-1)
     cumulative = jnp.cumsum(jnp.exp(logp_BV), axis=-1)
-    # Scaled by the last sum, so that rounding cannot leave the uniform above it. The first column that
-    # reaches the uniform has positive probability, because the uniform is positive.
+    # Scaled by the last sum, so that rounding cannot leave the uniform above it. The first column
+    # that reaches the uniform has positive probability, because the uniform is positive.
     target = uniform_B[:, None] * cumulative[:, -1:]
     token_B = jnp.sum(cumulative < target, axis=-1, dtype=jnp.int32)
     token_B = jnp.where(greedy, jnp.argmax(logits_BV, axis=-1).astype(jnp.int32), token_B)

@@ -38,10 +38,10 @@ def read_file(spec: str) -> ConfigDict:
     path, _, variant = spec.partition(":")
     file = Path(path)
     if not file.is_file():
-        raise ConfigError(f"--config: no such file: got {path!r}; wanted a file like configs/tiny.py")
+        raise ConfigError(f"--config: no such file: got {path!r}; wanted one like configs/tiny.py")
     module_spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
     if module_spec is None or module_spec.loader is None:
-        raise ConfigError(f"--config: {path!r} is not a Python file; wanted one like configs/tiny.py")
+        raise ConfigError(f"--config: {path!r} is no Python file; wanted one like configs/tiny.py")
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
@@ -100,7 +100,9 @@ def _parse(path: str, text: str, old: object) -> object:
             return _parse_tuple(text)
     except (KeyError, ValueError, SyntaxError):
         pass
-    raise ConfigError(f"--config.{path}: got {text!r}; wanted a value of type {wanted}, like {old!r}")
+    raise ConfigError(
+        f"--config.{path}: got {text!r}; wanted a value of type {wanted}, like {old!r}"
+    )
 
 
 def _parse_tuple(text: str) -> tuple[object, ...]:
@@ -134,7 +136,9 @@ def _build(kind: Any, node: Any, path: str) -> Any:
         values = {}
         for f in fields(kind):
             if f.name not in node:
-                raise ConfigError(f"{where}: knob {f.name!r} is missing; configs/base.py has them all")
+                raise ConfigError(
+                    f"{where}: knob {f.name!r} is missing; configs/base.py has them all"
+                )
             values[f.name] = _build(hints[f.name], node[f.name], f"{path}.{f.name}".lstrip("."))
         return typing.cast(Any, kind)(**values)
     origin = typing.get_origin(kind)
@@ -179,8 +183,8 @@ def refuse_changes(stored: Mapping[str, Any], config: ConfigDict) -> None:
     if changed:
         raise ConfigError(
             "this run folder holds a run of another config:\n" + "\n".join(changed)
-            + "\nUse the stored values, another --workdir, or --fork=NEWDIR to go on from here under"
-            " the new ones."
+            + "\nUse the stored values, another --workdir, or --fork=NEWDIR to go on from here "
+            "under the new ones."
         )
 
 

@@ -1,4 +1,4 @@
-"""Where arrays live: a mesh, one table from logical to mesh axes, and a check that names what collides."""
+"""Where arrays live: a mesh, one table from logical to mesh axes, a check that names collisions."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ RULES: dict[str | None, str | tuple[str, ...] | None] = {
     "kv_heads": "tensor", "ff": "tensor", "head_dim": None, "layers": None, None: None,
 }  # fmt: skip
 
-# The last one or two names of a parameter's path -> its logical axes, without the stacked layer axis.
+# The last one or two names of a parameter's path -> its logical axes, without the layers'.
 AXES: dict[str, tuple[str | None, ...]] = {
     "embed": ("vocab", "width"), "head": ("width", "vocab"),
     "q/kernel": ("width", "heads", "head_dim"), "q/bias": ("heads", "head_dim"),
@@ -57,7 +57,7 @@ def param_shardings(params: Any, mesh: Mesh) -> Any:
 
 
 def check_divides(name: str, shape: tuple[int, ...], spec: PartitionSpec, mesh: Mesh) -> None:
-    """ConfigError naming the parameter and the sizes where an axis does not divide or is used twice."""
+    """ConfigError with name and sizes where an axis does not divide or is used twice."""
     used: list[str] = []
     for size, entry in zip(shape, spec, strict=True):
         axes = (entry,) if isinstance(entry, str) else tuple(entry or ())

@@ -1,12 +1,13 @@
 """Being asked to stop: SIGTERM and Ctrl-C set a flag; the loop looks at it between chunks.
 
-A second signal, or one that the loop has not answered within the grace time, ends the process at once:
-what was saved stays.
+A second signal, or one that the loop has not answered within the grace time, ends the process at
+once: what was saved stays.
 """
 
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,6 +16,8 @@ from seirenes_jax.errors import RESUMABLE, Stopped
 
 ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # USR1: what SLURM is often told to send
 
+ECHO_S = 1.0  # the same request heard twice: `timeout` tells a process and then its whole group
+
 
 class Stop:
     """Whether somebody asked to stop, and which signal it was."""
@@ -22,12 +25,17 @@ class Stop:
     def __init__(self, grace_s: float) -> None:
         self.grace_s = grace_s
         self.asked: str | None = None
+        self._heard = 0.0
 
     def __call__(self, number: int, _: FrameType | None) -> None:
         if self.asked is not None:
-            os._exit(RESUMABLE)
-        self.asked = signal.Signals(number).name
-        last_call = threading.Timer(self.grace_s, os._exit, (RESUMABLE,))
+            if time.monotonic() - self._heard > ECHO_S:
+                _leave("stopped at once")
+            return
+        self.asked, self._heard = signal.Signals(number).name, time.monotonic()
+        last_call = threading.Timer(
+            self.grace_s, _leave, (f"preempt.grace_s = {self.grace_s:g} s are over",)
+        )
         last_call.daemon = True
         last_call.start()
 
@@ -37,6 +45,13 @@ class Stop:
             raise Stopped(
                 f"stopped by {self.asked}; nothing that was saved is lost, the same command goes on"
             )
+
+
+def _leave(why: str) -> None:
+    """No file is closed and no step finished; the words go past Python's own buffers."""
+    said = f"\n{why}; the same command goes on from what was saved last\n"
+    os.write(2, said.encode())
+    os._exit(RESUMABLE)
 
 
 @contextmanager

@@ -21,9 +21,9 @@ class TrainState:
 class TrainBatch:
     """Packed rows of fixed shape.
 
-    A row holds stored prompts and completions as segments. A prompt is stored without its last token; each
-    completion repeats that token as its first input, so its inputs are exactly what decoding fed and its
-    targets exactly what decoding drew:
+    A row holds stored prompts and completions as segments. A prompt is stored without its last
+    token; each completion repeats that token as its first input, so its inputs are exactly what
+    decoding fed and its targets exactly what decoding drew:
 
         prompt  w x y z, completions  a b EOS  and  c EOS
         tokens    w x y | z a b   | z c

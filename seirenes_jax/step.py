@@ -85,12 +85,12 @@ def add_gradient(
     return jax.tree.map(jnp.add, grads, grad), totals
 
 
-@partial(jax.jit, static_argnames=("optimizer",), donate_argnames=("state", "grads"))
+@partial(jax.jit, static_argnames=("optimizer",), donate_argnames=("state",))
 def apply_gradient(
     state: TrainState, grads: Params, *, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One optimizer step. A non-finite gradient is not applied: parameters and moments stay."""
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     finite = jnp.isfinite(norm)
     safe = jax.tree.map(lambda g: jnp.where(finite, g, jnp.zeros_like(g)), grads)
     updates, opt_state = optimizer.update(safe, state.opt_state, state.params)

@@ -1,7 +1,8 @@
 """The words everyone shares: what flows between the two wings. Plain Python, never jax.
 
-Axis key (a suffix on every array name): B rows, T positions, S cache slots along a row, D model width,
-F feed-forward width, H query heads, K key/value heads, C head width, E experts, V vocabulary, N layers.
+Axis key (a suffix on every array name): B rows, T positions, S cache slots along a row, D model
+width, F feed-forward width, H query heads, K key/value heads, C head width, E experts,
+V vocabulary, N layers.
 Example: `hidden_BTD`, `logits_BTV`, `cache_NBSKC`.
 """
 
@@ -10,7 +11,7 @@ from enum import StrEnum
 
 import numpy as np
 
-Messages = tuple[tuple[str, str], ...]  # ((speaker, words), ...): hashable, so a prompt can be a key
+Messages = tuple[tuple[str, str], ...]  # ((speaker, words), ...): hashable, a key
 
 REASONER = "reasoner"
 ADVERSARY = "adversary"

@@ -10,9 +10,10 @@ NEVER = -1e30  # a finite minus infinity: a row that attends nowhere stays free 
 
 
 def packed_mask(segments_BT: jax.Array, prefix_BT: jax.Array) -> jax.Array:
-    """Who attends whom in a packed row, [B, T, T]: one's own segment up to oneself, and one's prefix.
+    """Who attends whom in a packed row, [B, T, T]: one's segment up to oneself, and one's prefix.
 
-    >>> # segments 1 1 2 2 3, prefix 0 0 1 1 1: the completion in segment 3 sees the prompt, not segment 2
+    >>> # segments 1 1 2 2 3, prefix 0 0 1 1 1: the completion in segment 3 sees the prompt,
+    >>> # not segment 2
     """
     T = segments_BT.shape[1]
     query, key = segments_BT[:, :, None], segments_BT[:, None, :]
@@ -52,8 +53,8 @@ def attend_slots(
 ) -> jax.Array:
     """One token a slot against what the slot held before this chunk and what the chunk added.
 
-    Two parts, because all slots write the fresh part at the same column (one in-place update), while the
-    past part ends at a different column in every slot.
+    Two parts, because all slots write the fresh part at the same column (one in-place update),
+    while the past part ends at a different column in every slot.
     """
     (k_BSKC, v_BSKC), (k_BUKC, v_BUKC) = past, fresh
     B, H, C = q_BHC.shape

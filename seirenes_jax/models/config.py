@@ -43,6 +43,7 @@ def from_shape(model: Model, *, vocab: int, max_positions: int) -> ModelConfig:
     return ModelConfig(
         family="qwen3", vocab=vocab, layers=s.layers, width=s.width, heads=s.heads,
         kv_heads=s.kv_heads, head_dim=s.head_dim, ff=s.ff, rope_theta=s.rope_theta, norm_eps=1e-6,
-        tied=s.tied, qkv_bias=False, qk_norm=True, init_std=s.width**-0.5 / 2, max_positions=max_positions,
-        dtype=model.dtype, param_dtype=model.param_dtype, remat=model.remat,
+        tied=s.tied, qkv_bias=False, qk_norm=True, init_std=s.width**-0.5 / 2,
+        max_positions=max_positions, dtype=model.dtype, param_dtype=model.param_dtype,
+        remat=model.remat,
     )  # fmt: skip

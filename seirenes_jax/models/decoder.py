@@ -71,7 +71,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer as a scan body. `carry` holds the residual stream and, in decoding, the fresh cache."""
+    """One layer as a scan body. `carry`: the residual stream and, in decoding, the fresh cache."""
 
     config: ModelConfig
     keep_kv: bool
@@ -85,7 +85,8 @@ class Block(nn.Module):
         slots = None if view is None or fresh is None else (view, layer, fresh)
         with jax.named_scope("attention"):
             normed = RMSNorm(self.config, name="attention_norm")(x_BTD)
-            out, kv = Attention(self.config, name="attention")(normed, positions_BT, mask_BTT, slots)
+            attention = Attention(self.config, name="attention")
+            out, kv = attention(normed, positions_BT, mask_BTT, slots)
             x_BTD = x_BTD + out
         with jax.named_scope("feed_forward"):
             normed = RMSNorm(self.config, name="mlp_norm")(x_BTD)
@@ -114,7 +115,8 @@ class Decoder(nn.Module):
     ) -> tuple[jax.Array, Pair | None]:  # fmt: skip
         c = self.config
         table = self.param(
-            "embed", nn.initializers.normal(c.init_std), (c.vocab, c.width), jnp.dtype(c.param_dtype)
+            "embed", nn.initializers.normal(c.init_std), (c.vocab, c.width),
+            jnp.dtype(c.param_dtype),
         )
         if not c.tied:
             self.param(

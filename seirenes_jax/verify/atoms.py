@@ -84,8 +84,8 @@ class Atoms(Brackets):
             self.needs(")")
         if open_:
             self.needs("}")
-        if not base.isdigit():
-            raise Unreadable(f"the base {base!r} is not a number")
+        if not base.isdigit() or len(base) > 2:
+            raise Unreadable(f"the base {base!r} is not a number up to 99")
         return base
 
     def _word(self, token: Token) -> Node:

@@ -30,7 +30,7 @@ _CLOCK = re.compile(
 _IN_BASE = re.compile(
     r"\(?\s*(?:\\text\s*\{)?([0-9A-Fa-f]+)\}?\s*\)?\s*(?:_\s*\{?\s*\(?|"
     r"\(?\s*(?:\\text\s*\{)?\s*(?:in )?base\s*)"
-    r"(?:\\text\s*\{)?\s*(\d+|two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen)\s*[})]*"
+    r"(?:\\text\s*\{)?\s*(\d{1,2}|two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen)\s*[})]*"
 )
 _BASE_WORDS = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,

@@ -119,12 +119,10 @@ def _from_prose(text: str) -> str | None:
     hashes = _HASHES.findall(text)
     if hashes:
         return hashes[-1].strip() or None
-    last = None
-    for last in _SAID.finditer(text):
-        pass
-    if last is None:
+    said = [lead.end() for lead in _SAID.finditer(text)]
+    if not said:
         return None
-    words = text[last.end() :].partition("\n")[0].strip()
+    words = text[said[-1] :].partition("\n")[0].strip()
     math = re.match(r"\$+([^$]+)\$+|\\\((.+?)\\\)|\\\[(.+?)\\\]", words)
     if math:
         return next(group for group in math.groups() if group is not None).strip() or None

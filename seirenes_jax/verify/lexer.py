@@ -140,7 +140,7 @@ def _cycle(text: str) -> Fraction:
     digits = re.findall(r"\d+", text.partition(".")[2])
     before = text.partition(".")[0] or "0"
     fixed, cycle = (digits[0], digits[1]) if len(digits) == 2 else ("", digits[0])
-    start = Fraction(int(before + fixed), 10 ** len(fixed))
+    start = Fraction(whole(before + fixed), 10 ** len(fixed))
     return start + Fraction(int(cycle), (10 ** len(cycle) - 1) * 10 ** len(fixed))
 
 

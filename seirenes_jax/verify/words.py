@@ -20,7 +20,7 @@ _CHOICE_AND_MORE = re.compile(r"(?:\(\s*([A-Ja-j])\s*\)|([A-J])\s*[.):])\s*(?P<r
 _CLAUSE = re.compile(
     r"[\s,(]*(?:\\text\s*\{\s*)?\b(?:where|for (?:some|all|any|every|each|positive|nonneg\w*|"
     r"integers?|which)|"
-    r"for (?=[\\$a-zA-Z]\s*(?:[<>=]|\\[gl]e|\\in))|such that|if|when|with|because|since|as)\b.*$",
+    r"for (?=[\\$a-zA-Z]\s*(?:[<>=]|\\[gl]e|\\in))|such that|with|because|since)\b.*$",
     re.DOTALL,
 )
 _ARTICLES = frozenset("the a an".split())
@@ -168,7 +168,7 @@ def same_words(left: str, right: str) -> bool:
 def without_clause(text: str) -> tuple[str, str] | None:
     """(Answer, condition) where a condition trails: "cx, where c is real"."""
     found = _CLAUSE.search(text)
-    if found is None or found.start() == 0:
+    if found is None or found.start() == 0 or "otherwise" in found.group():
         return None
     main = text[: found.start()].rstrip(" ,(")
     return (main, prose_key(found.group())) if main else None

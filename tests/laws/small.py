@@ -7,19 +7,21 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from seirenes_jax import knobs
-from seirenes_jax.batch import Piece, Plan
+from seirenes_jax.batch import Piece, Plan, lay_out, pack
 from seirenes_jax.models import ModelConfig, init_params
 from seirenes_jax.sampler import Sampler
-from seirenes_jax.types import Messages
+from seirenes_jax.state import TrainBatch
+from seirenes_jax.types import Ask, Messages, Name, Rollout
 
 STOP = 1
 STREAMS = ("clean", "adversary", "robust")
 # Every axis has its own size, so that a shape tells what it is.
 CONFIG = ModelConfig(
-    family="qwen3", vocab=32, layers=2, width=24, heads=4, kv_heads=2, head_dim=16, ff=40,
+    family="qwen3", vocab=32, layers=2, width=24, heads=4, kv_heads=2, head_dim=12, ff=40,
     rope_theta=1e4, norm_eps=1e-6, tied=False, qkv_bias=False, qk_norm=True, init_std=0.3,
     max_positions=128, dtype="float32", param_dtype="float32", remat="none",
 )  # fmt: skip
@@ -28,8 +30,15 @@ PPO = knobs.Loss("ppo", 0.2, 0.28, "token", 0.0, "k3", 0.01, False, 2.0)
 
 @functools.cache
 def params(seed: int = 3) -> Any:
-    """Read only: whoever donates takes a copy."""
-    return jax.jit(init_params, static_argnums=(0, 1))(CONFIG, seed)
+    """Made with NumPy, which needs no compiling. Read only: whoever donates takes a copy."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        noise = rng.normal(size=leaf.shape)
+        return jnp.asarray(1 + noise / 5 if path[-1].key == "scale" else noise * 0.3, leaf.dtype)
+
+    shapes = jax.eval_shape(lambda: init_params(CONFIG, 0))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 class Letters:
@@ -56,6 +65,30 @@ def make_sampler(
     made.load("live", params(), step=5)
     made.begin(2, temperature)
     return made
+
+
+def asks() -> list[tuple[Name, Ask]]:
+    words = ["one plus one", "seven", "longer than the rest", "x", "yy zz"]
+    return [
+        (Name(f"p{i}", 0, "0", 0, 0, 0),
+         Ask("reasoner", (("user", text),), 3 + i % 2, None, None, 14 - 2 * i))
+        for i, text in enumerate(words)
+    ]  # fmt: skip
+
+
+@functools.cache
+def rollouts(temperature: float = 1.0) -> tuple[Rollout, ...]:
+    """What these weights say to `asks`."""
+    return tuple(make_sampler(slots=4, chunk=5, temperature=temperature).generate(asks()))
+
+
+def rollout_batches(temperature: float = 1.0) -> list[TrainBatch]:
+    """Those rollouts packed: weight and advantage 1."""
+    found: dict[Messages, list[Piece]] = {}
+    for r in rollouts(temperature):
+        piece = Piece(Letters().render(r.ask.messages), r.tokens, r.logprobs, 1.0, 1.0, 0)
+        found.setdefault(r.ask.messages, []).append(piece)
+    return lay_out(pack(list(found.values()), 64), plan(64, 4, temperature=temperature))
 
 
 def plan(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from seirenes_jax.verify.equal import Unreadable, equal
 
 REWRITES = {
@@ -64,7 +65,7 @@ def test_the_table_is_large_and_has_both_verdicts_for_every_class() -> None:
     assert len(rows) >= 400
     right = {row[0] for row in rows if row[3] == "right"}
     wrong = {row[0] for row in rows if row[3] == "wrong"}
-    assert right - {"conditions"} <= wrong
+    assert right <= wrong
 
 
 @given(st.fractions(), st.sampled_from(sorted(REWRITES)))
@@ -147,11 +148,14 @@ def test_tolerance_is_absolute_and_only_on_demand() -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        "9^{9^{9}}", "9" * 1_000_000, "(" * 50_000, "{" * 50_000, r"\frac{1}" * 20_000, "1/" * 3000 + "1",
+        "9^{9^{9}}", "9" * 1_000_000, "(" * 50_000, "{" * 50_000, r"\frac{1}" * 20_000,
+        "1/" * 3000 + "1",
         "-" * 5000 + "1", "2^" * 2000 + "2", "9" + "!" * 3000, r"\sqrt{" * 2000 + "2" + "}" * 2000,
         r"\sum_{i=1}^{4000}" * 3 + "i", "+".join(["x"] * 5000), ",".join(map(str, range(2000))),
         r"\text{" * 3000 + "}" * 3000, "1,234" * 3000, "a" * 20_000, "|" * 3000, "(x+y+z+1)^{9999}",
-        r"\binom{10^9}{5\cdot 10^8}", r"\prod_{i=1}^{99}9^{99}" * 20, "1e999999999", "0." + "3" * 19_000,
+        r"\binom{10^9}{5\cdot 10^8}", r"\prod_{i=1}^{99}9^{99}" * 20,
+        "1e999999999", "0." + "3" * 19_000, "1" * 9000 + "_3", "5_" + "1" * 9000,
+        "3" * 9000 + r".\overline{3}", "1" * 9000 + ":30",
     ],
 )  # fmt: skip
 def test_bombs_are_over_at_once(said: str) -> None:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from seirenes_jax.verify.equal import Unreadable, equal
 from seirenes_jax.verify.extract import final_answer
 
@@ -12,20 +13,23 @@ MINUTES = 10
 SLOWEST_S = 1.0  # the judge's deadline
 _TABLE = Path(__file__).with_name("table.txt")
 _PIECES = (
-    r"\frac \dfrac \sqrt \sqrt[3] \binom \left( \right) ( ) [ ] \{ \} { } | \lfloor \rfloor \pm \mp "
-    r"+ - * / ^ _ ! !! % \% , ; : = < > \le \ge \ne \approx \in \cup \cap \setminus \infty \pi e i x "
-    r"y n k 0 1 2 3 9 12 0.5 1,234 1e11 1e-9 \sin \cos \log \log_2 \ln \sum_{k=1}^{n} \prod_{i=1}^{99} "
-    r"\text{cm} \text{and} \text{or} \text{if} cm or and \begin{pmatrix} \end{pmatrix} & \\ \cdot "
-    r"\times \circ ^\circ \degree $ \$ \overline{3} 0.\overline{3} \bar{y} 9^{9^{9}} 9! ((9!)!)! "
-    r"\mathbb{R} \emptyset 3:4 52_8 \mod 10^{100} 2^{2^{2^{2}}} ' '' ～ ５ ² ½ √ − 。 "
-    r"10^{10^{10}} 1/0 0^0 \log 0 1/3 50\% x_1 f(x) f(x)= \boxed{ \text{ \mathrm{m} \to \mid the"
+    r"\frac \dfrac \sqrt \sqrt[3] \binom \left( \right) ( ) [ ] \{ \} { } | \lfloor \rfloor "
+    r"\pm \mp + - * / ^ _ ! !! % \% , ; : = < > \le \ge \ne \approx \in \cup \cap \setminus "
+    r"\infty \pi e i x y n k 0 1 2 3 9 12 0.5 1,234 1e11 1e-9 \sin \cos \log \log_2 \ln "
+    r"\sum_{k=1}^{n} \prod_{i=1}^{99} \text{cm} \text{and} \text{or} \text{if} cm or and "
+    r"\begin{pmatrix} \end{pmatrix} & \\ \cdot \times \circ ^\circ \degree $ \$ \overline{3} "
+    r"0.\overline{3} \bar{y} 9^{9^{9}} 9! ((9!)!)! \mathbb{R} \emptyset 3:4 52_8 \mod 10^{100} "
+    r"2^{2^{2^{2}}} ' '' ～ ５ ² ½ √ − 。 10^{10^{10}} 1/0 0^0 \log 0 1/3 50\% x_1 f(x) f(x)= "
+    r"\boxed{ \text{ \mathrm{m} \to \mid the"
 ).split(" ")
 
 
 def _nonsense(rng: random.Random, golds: list[str]) -> str:
     kind = rng.random()
     if kind < 0.4:
-        return "".join(rng.choice(_PIECES) + rng.choice(("", " ")) for _ in range(rng.randint(1, 25)))
+        return "".join(
+            rng.choice(_PIECES) + rng.choice(("", " ")) for _ in range(rng.randint(1, 25))
+        )
     text = rng.choice(golds)
     if kind < 0.5:
         return text + rng.choice(golds)
@@ -39,7 +43,9 @@ def _nonsense(rng: random.Random, golds: list[str]) -> str:
         elif choice < 0.9:
             text = text[:at] + text[at:] * rng.choice((2, 3, 40))
         else:
-            text = text[:at] + chr(rng.choice((0, 9, 92, 0xD800, 0x200B, 0x1F600, 0x661))) + text[at:]
+            text = (
+                text[:at] + chr(rng.choice((0, 9, 92, 0xD800, 0x200B, 0x1F600, 0x661))) + text[at:]
+            )
     return text
 
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from seirenes_jax.errors import ConfigError, JudgeError
 from seirenes_jax.types import Verdict
 from seirenes_jax.verify import judge as judge_module
@@ -110,7 +111,9 @@ def test_workers_are_recycled_without_losing_a_case(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(judge_module, "BATCH", 8)
     with Judge(1) as judge:
         before = _children(os.getpid())
-        assert judge.collect(judge.submit([RIGHT, WRONG] * 30)) == [Verdict.RIGHT, Verdict.WRONG] * 30
+        assert (
+            judge.collect(judge.submit([RIGHT, WRONG] * 30)) == [Verdict.RIGHT, Verdict.WRONG] * 30
+        )
         assert _children(os.getpid()) != before
 
 
@@ -192,7 +195,11 @@ def test_a_worker_never_loads_jax_and_is_up_at_once(tmp_path: Path) -> None:
 
 def test_broken_text_goes_through_the_pipe() -> None:
     with Judge(1) as judge:
-        cases = [("5", "\ud800 \x00 \boxed 5 \\boxed{5}"), ("5", "\\boxed{\ud800}"), ("é", r"\boxed{é}")]
+        cases = [
+            ("5", "\ud800 \x00 \boxed 5 \\boxed{5}"),
+            ("5", "\\boxed{\ud800}"),
+            ("é", r"\boxed{é}"),
+        ]
         verdicts = judge.collect(judge.submit(cases))
     assert verdicts == [Verdict.RIGHT, Verdict.UNREADABLE, Verdict.RIGHT]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from seirenes_jax.verify.__main__ import main
 
 
