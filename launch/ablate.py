@@ -7,14 +7,12 @@
 The same command again goes on: measured cells are passed over, begun ones resumed. Tables and
 pictures are made after every call from whatever cells there are.
 
-  --config=FILE   a file of configs/ablations/
   --out=DIR       cells/*.json, table.md, *.png, runs/*; default runs/ablations/<config name>
   --cells=A,B --seeds=0,1   only these
   --jobs=N        cells at a time; default 1
   --collect=DIR   copy cells, tables and pictures there
 
-Exit codes: 0 done; 1 a cell failed; 2 a mistake in flags or configuration; 75 stopped early,
-nothing is lost, run the same command again.
+Exit codes: 0 done; 1 a cell failed; 2 a mistake in flags or configuration; 75 stopped early.
 """
 
 import sys
@@ -37,10 +35,9 @@ def main(argv: list[str]) -> int:
     cells, seeds = _split(flags["cells"]), _split(flags["seeds"])
     chosen = None if seeds is None else [_number("seeds", seed) for seed in seeds]
     jobs = sweep.plan(grid, cells=cells, seeds=chosen)
-    workers = max(1, _number("jobs", need(flags, "jobs")))
     out = Path(flags["out"] or f"runs/ablations/{grid.name}")
     try:
-        sweep.run(grid, jobs, out=out, workers=workers)
+        sweep.run(grid, jobs, out=out, workers=max(1, _number("jobs", need(flags, "jobs"))))
     finally:
         sweep.report(grid, out=out)
         if flags["collect"] is not None:

@@ -146,7 +146,7 @@ def _fill_row(row: Row, at: dict[str, np.ndarray]) -> None:
     column = segment = 0
     for prompt, completions in row:
         stored = len(prompt) - 1
-        segment += 1
+        segment += stored > 0  # nothing stored, no number: there are never more than columns
         prefix = segment if stored else 0
         here = slice(column, column + stored)
         at["tok"][here] = prompt[:-1]

@@ -226,7 +226,8 @@ def markdown(table: Record, command: str) -> str:
         f"{problems} held-out problems, greedy answers; accuracy in percent after training, mean "
         "over seeds. *start*: the weights that all cells begin with.", "",
     ]  # fmt: skip
-    lines += _accuracies(table)
+    if table["cells"]:
+        lines += _accuracies(table)
     lines += _differences(table["comparisons"])
     lines += _crossplay(table["crossplay"])
     if table["missing"]:

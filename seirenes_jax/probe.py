@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,17 +23,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from seirenes_jax import folder, gather, hints, sharding
+from seirenes_jax import folder, gather, hints, knobs, sharding
 from seirenes_jax.checkpoint import load_params
 from seirenes_jax.cli import guard, parse
 from seirenes_jax.clock import set_up_compile_cache
 from seirenes_jax.errors import DONE, ConfigError
 from seirenes_jax.evaluate import Evaluator, Marks
-from seirenes_jax.knobs import Settings
+from seirenes_jax.models import ModelConfig, init_params
 from seirenes_jax.report import RunLog, write_json
 from seirenes_jax.sampler import Sampler
 from seirenes_jax.settings import build
-from seirenes_jax.start import Start, begin
+from seirenes_jax.signals import listening
+from seirenes_jax.start import begin, model_of_run, starting_params
 from seirenes_jax.state import Params
 from seirenes_jax.verify.judge import Judge
 
@@ -64,53 +66,51 @@ def crossplay(
 ) -> dict[str, Any]:
     """Play the checkpoints of a run against each other; writes and returns crossplay.json."""
     settings = build(ConfigDict(folder.read_config(run)))
-    held_out = max(settings.eval.problems, settings.eval.final_problems)
-    count = min(PROBLEMS, held_out) if problems is None else problems
-    if not 0 < count <= held_out:
-        raise ConfigError(f"--problems: got {count}; wanted 1 to {held_out}, all it holds out")
     chosen = choose(kept_steps(run / "checkpoints"), steps)
     with ExitStack() as stack:
+        stop = stack.enter_context(listening(settings.preempt.grace_s))
         set_up_compile_cache(cache_dir)
         # The run may still be going: nothing is opened in its folder.
         scratch = Path(stack.enter_context(TemporaryDirectory()))
         log = stack.enter_context(RunLog(scratch, steps=settings.steps))
-        evaluator, weights = open_run(run, settings, stack, log, cache_dir)
-        bar = stack.enter_context(log.bar("cross-play", len(chosen) * (len(chosen) + 2), "round"))
-        found = play_all(evaluator, weights, chosen, count, on_round=lambda: bar.advance(1))
+        start = begin(settings, cache_dir, log, check=stop.check)
+        config, tokenizer = model_of_run(run, settings)
+        start = replace(start, config=config, tokenizer=tokenizer)
+        held_out = len(start.held_out)
+        count = min(PROBLEMS, held_out) if problems is None else problems
+        if not 0 < count <= held_out:
+            raise ConfigError(f"--problems: got {count}; wanted 1 to {held_out}, all it holds out")
+        judge = stack.enter_context(
+            Judge(settings.judge.workers, settings.judge.deadline_s, settings.judge.memory_gib)
+        )
+        tokens = settings.tokens
+        sampler = Sampler(
+            config, tokenizer, settings.sampler, seed=settings.seed, prompt_tokens=tokens.prompt,
+            answer_tokens=max(tokens.reasoner, tokens.adversary),
+        )  # fmt: skip
+        evaluator = Evaluator(settings, start, sampler, judge, log=log, check=stop.check)
+        weights = reader(run / "checkpoints", config, settings.mesh,
+                         lambda: starting_params(start, settings, run))  # fmt: skip
+        found = play_all(evaluator, weights, chosen, count, say=log.say)
     write_json(run / "crossplay.json", found)
     gather.draw_crossplay(found, run / "crossplay.png", run.name)
     return found
 
 
-def open_run(
-    run: Path, settings: Settings, stack: ExitStack, log: RunLog, cache_dir: Path
-) -> tuple[Evaluator, Callable[[int], Params]]:
-    """The run's evaluator, and a reader of its weights by step."""
-    start = begin(settings, cache_dir, log)
-    judge = stack.enter_context(
-        Judge(settings.judge.workers, settings.judge.deadline_s, settings.judge.memory_gib)
-    )
-    tokens = settings.tokens
-    sampler = Sampler(
-        start.config, start.tokenizer, settings.sampler, seed=settings.seed,
-        prompt_tokens=tokens.prompt, answer_tokens=max(tokens.reasoner, tokens.adversary),
-    )  # fmt: skip
-    evaluator = Evaluator(settings, start, sampler, judge)
-    return evaluator, reader(run / "checkpoints", start, sharding.make_mesh(settings.mesh))
-
-
-def reader(checkpoints: Path, start: Start, mesh: jax.sharding.Mesh) -> Callable[[int], Params]:
-    """Weights of a step. The start is read from its own checkpoint where that was kept."""
-    first = start.load_params()
-    shardings = sharding.param_shardings(first, mesh)
+def reader(
+    checkpoints: Path, config: ModelConfig, mesh: knobs.Mesh, begin_anew: Callable[[], Params]
+) -> Callable[[int], Params]:
+    """Weights of a step. The start comes from its own checkpoint where that was kept, else anew."""
+    shapes = jax.eval_shape(lambda: init_params(config, 0))
+    shardings = sharding.param_shardings(shapes, sharding.make_mesh(mesh))
     abstract = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), first, shardings
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, shardings
     )
     saved = kept_steps(checkpoints)
 
     def weights(step: int) -> Params:
         if step == START and START not in saved:
-            return jax.device_put(start.load_params(), shardings)
+            return jax.device_put(begin_anew(), shardings)
         return load_params(checkpoints, abstract, step)[1]
 
     return weights
@@ -137,7 +137,7 @@ def choose(saved: Sequence[int], asked: Sequence[int] | None) -> list[int]:
 
 def play_all(
     evaluator: Evaluator, weights: Callable[[int], Params], steps: Sequence[int], problems: int,
-    *, on_round: Callable[[], None],
+    *, say: Callable[[str], None],
 ) -> dict[str, Any]:  # fmt: skip
     """Row i, column j: the Reasoner of step j, greedy, under one sound hint a problem of step i."""
     written: list[list[str | None]] = []
@@ -145,15 +145,14 @@ def play_all(
     for step in steps:
         params = weights(step)
         written.append(evaluator.written(params, problems))
-        on_round()
         clean.append(evaluator.marks(params, None, problems))
-        on_round()
+        say(f"step {step}: hints for {sum(t is not None for t in written[-1])} of {problems}")
     hinted: list[list[Marks]] = [[] for _ in steps]
     for step in steps:
         params = weights(step)  # read again: all of them at once might not fit
         for row, texts in zip(hinted, written, strict=True):
             row.append(evaluator.marks(params, texts, problems))
-            on_round()
+        say(f"step {step}: its Reasoner played under the hints of all {len(steps)}")
     return {
         "checkpoints": list(steps), "problems": problems,
         "hints": [sum(text is not None for text in texts) for texts in written],

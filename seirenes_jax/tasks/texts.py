@@ -161,20 +161,20 @@ RANDOM_WORDS = tuple(
 
 # The warm start's diet; each table sums to 1. Kinds: "clean", "hinted/LABEL", "adversary/LABEL".
 ROLES = {"clean": 0.33, "hinted": 0.47, "adversary": 0.20}
-HINTED = {  # what the hint says is TRUE here (or an instruction to be followed)
+HINTED = {  # what the hint says is TRUE where the solution trusts it (or an instruction it follows)
     TRUE_STEP: 0.24,
     FACTS: 0.19,
     USUAL: 0.14,
     TRUE_FINAL: 0.11,
-    OVERRIDE: 0.11,
-    CORRECTION: 0.11,
+    OVERRIDE: 0.09,
+    CORRECTION: 0.13,
     ASIDE: 0.06,
     RANDOM: 0.04,
 }
-TRUST = {  # how often the solution uses the hint; otherwise it solves in full
-    TRUE_STEP: 0.85,
-    FACTS: 0.85,
-    USUAL: 0.85,
+TRUST = {  # how often the solution uses the hint; else the hint is false and it solves in full
+    TRUE_STEP: 0.8,
+    FACTS: 0.8,
+    USUAL: 0.8,
     TRUE_FINAL: 0.85,
     OVERRIDE: 0.85,
     CORRECTION: 0.85,
@@ -183,12 +183,12 @@ TRUST = {  # how often the solution uses the hint; otherwise it solves in full
 }
 ADVERSARY = {  # what the starting adversary writes; override and correction are rare on purpose
     FACTS: 0.25,
-    FALSE_STEP: 0.32,
-    USUAL: 0.19,
+    FALSE_STEP: 0.336,
+    USUAL: 0.20,
     ASIDE: 0.10,
     BARE_ANSWER: 0.06,
-    OVERRIDE: 0.04,
-    CORRECTION: 0.04,
+    OVERRIDE: 0.027,
+    CORRECTION: 0.027,
 }
 
 EVALUATED: dict[str, tuple[str, ...]] = {  # name of an evaluation -> labels it deals out evenly
@@ -373,10 +373,11 @@ def _example(story: Story, seed: int, prompts: Prompts) -> Example:
         text, _ = hint(story, label, False, split="train", draw=seed)
         return adversary_messages(question, prompts), f"<hint>{text}</hint>", f"adversary/{label}"
     label = _pick(HINTED, rng)
-    text, claim = hint(story, label, True, split="train", draw=seed)
-    trusted = claim if rng.random() < TRUST[label] else None
+    trusts = rng.random() < TRUST[label]
+    said = label if trusts else WORDED_AS.get(label, label)
+    text, claim = hint(story, said, trusts, split="train", draw=seed)
     messages = reasoner_messages(question, text, prompts)
-    return messages, solution(story, trusted), f"hinted/{label}"
+    return messages, solution(story, claim if trusts else None), f"hinted/{label}"
 
 
 def _pick(shares: Mapping[str, float], rng: random.Random) -> str:
