@@ -246,14 +246,3 @@ def token_weights(
     some_R = denominator_R > 0
     weights_R = np.where(some_R, share_R / np.where(some_R, denominator_R, 1.0), 0.0)
     return weights_R.astype(np.float32)
-
-
-def overlong_penalty(length: int, limit: int, buffer: int) -> float:
-    """DAPO's soft penalty, added to the reward: 0 up to limit - buffer, falling to -1 at the limit.
-
-    >>> [overlong_penalty(n, limit=100, buffer=20) for n in (80, 90, 100, 130)]
-    [0.0, -0.5, -1.0, -1.0]
-    """
-    if buffer == 0:
-        return 0.0
-    return -min(max(length - (limit - buffer), 0) / buffer, 1.0) + 0.0  # + 0.0: no negative zero

@@ -215,7 +215,9 @@ def _hints(metrics: Rows, rollouts: Rows) -> Section:
     parts: list[Part] = []
     if len(steps) > 1:
         series = tuple(
-            Series(name.replace("_", " ").replace("/", ": "), steps, values, COLORS.get(name, index))
+            Series(
+                name.replace("_", " ").replace("/", ": "), steps, values, COLORS.get(name, index)
+            )
             for index, (name, values) in enumerate(shares.items())
         )
         parts.append(

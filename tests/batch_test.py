@@ -1,4 +1,4 @@
-"""Credits -> pieces -> rows -> arrays: nothing is lost or doubled, and a row is what TrainBatch says."""
+"""Credits -> pieces -> rows -> arrays: nothing is lost or doubled, a row is as TrainBatch says."""
 
 from collections.abc import Sequence
 from itertools import count
@@ -25,7 +25,8 @@ def plan(
         streams=STREAMS, limits=(20, 10, 20), advantage=knobs.Advantage("mean", 1e-6, 0.9),
         loss=knobs.Loss("ppo", 0.2, 0.2, aggregate, 0.0, "k3", 0.0, False, 2.0),
         knobs=knobs.Streams(
-            {"clean": 1.0, "adversary": 0.5, "robust": 2.0}, dict.fromkeys(STREAMS, 0), 2, False, True, 0
+            {"clean": 1.0, "adversary": 0.5, "robust": 2.0}, dict.fromkeys(STREAMS, 0),
+            2, False, True, 0,
         ),
         batch=knobs.Batch(row_tokens=row_tokens, rows=rows), temperature=temperature,
     )  # fmt: skip
@@ -141,7 +142,9 @@ def assert_blank_outside(micro: TrainBatch) -> None:
 def test_the_example_in_the_words_of_train_batch() -> None:
     w, x, y, z, a, b, c, eos = range(2, 10)
     found = [
-        Piece((w, x, y, z), np.array(tokens, np.int32), np.zeros(len(tokens), np.float32), 1.0, 1.0, 0)
+        Piece(
+            (w, x, y, z), np.array(tokens, np.int32), np.zeros(len(tokens), np.float32), 1.0, 1.0, 0
+        )
         for tokens in ([a, b, eos], [c, eos])
     ]  # fmt: skip
     batch = fill(pack([found], 10)[:1], knobs.Batch(row_tokens=10, rows=1), temperature=1.0)
@@ -155,7 +158,8 @@ def test_the_example_in_the_words_of_train_batch() -> None:
 
 
 def test_what_cannot_fit_a_row_is_refused_with_numbers() -> None:
-    piece = Piece((5, 6, 7), np.arange(2, 12, dtype=np.int32), np.zeros(10, np.float32), 1.0, 1.0, 0)
+    tokens, logprobs = np.arange(2, 12, dtype=np.int32), np.zeros(10, np.float32)
+    piece = Piece((5, 6, 7), tokens, logprobs, 1.0, 1.0, 0)
     assert len(pack([[piece]], 12)) == 1
     with pytest.raises(ConfigError, match=r"prompt of 3 tokens and an answer of 10.*= 11"):
         pack([[piece]], 11)
@@ -195,7 +199,10 @@ def mass(groups: Sequence[Sequence[Piece]]) -> list[float]:
 def test_each_streams_weight_is_shared_out_over_all_of_its_tokens(aggregate: str) -> None:
     credits = [
         (credit(4, 1.0), credit(12, 0.0)),
-        (credit(2, 1.0, stream="adversary", peers="a"), credit(3, 0.0, stream="adversary", peers="a")),
+        (
+            credit(2, 1.0, stream="adversary", peers="a"),
+            credit(3, 0.0, stream="adversary", peers="a"),
+        ),
         tuple(credit(n, n / 20, stream="robust", peers="r") for n in (1, 5, 19)),
         (credit(7, 1.0, peers="h"), credit(1, 0.0, peers="h")),
     ]  # fmt: skip

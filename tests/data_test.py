@@ -1,4 +1,4 @@
-"""The order of problems: a pure function of seed, index and mastered set; every epoch a permutation."""
+"""The order of problems: a pure function of seed, index and mastered set; epochs permute."""
 
 import pytest
 
@@ -13,7 +13,9 @@ def order(*, seed: int = 0, share: float = 0.25, problems: list[Problem] = PROBL
     return Order(problems, seed=seed, mastered_share=share)
 
 
-def read(order: Order, cursor: Cursor, n: int, times: int = 1) -> tuple[list[tuple[str, int]], Cursor]:
+def read(
+    order: Order, cursor: Cursor, n: int, times: int = 1
+) -> tuple[list[tuple[str, int]], Cursor]:
     found = []
     for _ in range(times):
         taken, cursor = order.take(cursor, n)
@@ -68,7 +70,7 @@ def test_mastered_problems_come_back_with_about_their_share(share: float) -> Non
         found += [problem.id for problem, _ in taken]
     again = sum(problem in mastered for problem in found) / (epochs * 20)
     fresh = sum(problem not in mastered for problem in found) / (epochs * 20)
-    # Slack: where an epoch ends inside a call, a problem that the call already holds is passed over.
+    # Slack: where an epoch ends inside a call, a problem that the call holds is passed over.
     assert fresh == pytest.approx(1.0, abs=0.03)
     assert again == pytest.approx(share, abs=0.07)
 

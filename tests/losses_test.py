@@ -21,7 +21,6 @@ from seirenes_jax.losses import (
     Counts,
     count,
     importance_weight,
-    overlong_penalty,
     policy_loss,
     token_weights,
 )
@@ -342,15 +341,3 @@ def test_an_unknown_aggregate_is_named() -> None:
             np.ones(1, int), np.zeros(1, int), np.ones(1), aggregate="tokens",
             stream_weights=np.ones(1), limits=np.ones(1),
         )  # fmt: skip
-
-
-@given(length=st.integers(0, 200), limit=st.integers(1, 100), share=st.floats(0, 1))
-def test_overlong_penalty(length: int, limit: int, share: float) -> None:
-    buffer = int(limit * share)
-    got = overlong_penalty(length, limit, buffer)
-    if buffer == 0 or length <= limit - buffer:
-        assert got == 0.0
-    elif length >= limit:
-        assert got == -1.0
-    else:
-        assert got == pytest.approx((limit - buffer - length) / buffer)

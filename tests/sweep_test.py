@@ -17,15 +17,16 @@ from seirenes_jax.errors import ConfigError, SeirenesError, Stopped
 
 ROOT = Path(__file__).parents[1]
 
+def rows_of(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["measure"]: row for row in table["comparisons"]}
+
+
 # Answers of the last evaluation, by cell and seed: four problems, None where nothing was readable.
 CLEAN = {
     "ours-0": [1, 1, 1, 1], "ours-1": [1, 1, 1, 0],
     "base-0": [1, 1, 1, 0], "base-1": [1, 0, 0, 0],
 }  # fmt: skip
-FAMILY = {
-    "ours-0": [1, 1, 1, None], "ours-1": [1, 1, 0, None],
-    "base-0": [0, 0, 0, 0], "base-1": [0, 0, 0, 0],
-}  # fmt: skip
+FAMILY = {"ours-0": [1, 1, 1, None], "ours-1": [1, 1, 0, None]}
 SUMMARY_CLEAN = {"ours-0": 0.8, "ours-1": 0.9, "base-0": 0.6, "base-1": 0.5}
 
 FAKE_TRAIN = '''
@@ -79,7 +80,7 @@ def run_files(key: str) -> dict[str, str]:
     clean = SUMMARY_CLEAN[key]
     scores = {"clean": clean, "hinted": 0.5, "rare": {"odd one": 0.25}, "own_adversary": None}
     ours = key.startswith("ours")
-    families = {name: FAMILY[key] for name in gather.FAMILIES}
+    families = {name: FAMILY.get(key, [0] * 4) for name in gather.FAMILIES}
     seen = {name: [0, 0, 0, 0] for name in ("clean", *gather.FAMILIES)}
     rows = [
         {"step": step, "adv_reward": 0.1 * step if ours else None, "tokens_total": 10 * step}
@@ -206,7 +207,6 @@ def test_ctrl_c_and_sigterm_reach_the_running_cell_once(bench: Bench, number: in
         "def main(argv):\n"
         "    grid = sweep.read(argv[0])\n"
         "    sweep.run(grid, sweep.plan(grid), out=Path(argv[1]), train=argv[2:], probe=['no'])\n"
-        "    return 0\n"
         "sys.exit(cli.guard(main, sys.argv[1:]))\n"
     )
     words = [sys.executable, "-c", code, str(bench.file), str(bench.out), *bench.train]
@@ -234,7 +234,7 @@ def test_a_refused_cell_is_the_users_mistake(bench: Bench) -> None:
         ('"game": "rlvr"', '"gaem": "rlvr"', "cell base: --config.gaem: no such knob. Did you"),
         ('"game": "rlvr"', '"game": "chess"', "cell base: --config.game: got 'chess'"),
         ('"steps": 7', '"steps": 7.5', "cell ours: --config.steps: got '7.5'"),
-        ('"steps": 7', '"steps": -7', "steps: got -7; wanted 0 or more"),
+        ('"steps": 7', '"steps": -7', "steps: got -7"),
         ('"steps": 7', '"seed": 7', "use SEEDS"),
         ('"game": "rlvr"', '"tokens.prompt": 9_999', "batch.row_tokens"),
         ("SEEDS = (0, 1)", "SEEDS = (0, 0)", "SEEDS: got"),
@@ -247,9 +247,7 @@ def test_a_refused_cell_is_the_users_mistake(bench: Bench) -> None:
         ("configs/tiny.py", "configs/tony.py", "no such file"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_before_anything_runs(
-    bench: Bench, old: str, new: str, said: str
-) -> None:
+def test_a_mistake_is_told_at_once(bench: Bench, old: str, new: str, said: str) -> None:
     bench.change(old, new)
     with pytest.raises(ConfigError) as told:
         bench.run(["ours"])
@@ -279,9 +277,8 @@ def test_a_cell_measured_under_other_knobs_is_refused_and_left_out(measured: Ben
         measured.run()
     table = sweep.report(sweep.read(measured.file), out=measured.out)
     assert list(table["cells"]) == ["ours"] and table["comparisons"] == []
-    assert [text.split(";")[0] for text in table["missing"]] == [
-        "base-0: left out", "base-1: left out"
-    ]  # fmt: skip
+    said = [text.split(";")[0] for text in table["missing"]]
+    assert said == ["base-0: left out", "base-1: left out"]
 
 
 def test_knobs_that_only_keep_more_do_not_make_another_cell(measured: Bench) -> None:
@@ -305,10 +302,6 @@ def test_what_is_kept_of_a_run(measured: Bench) -> None:
     assert kept["families"] == {"steps": [3.0], "shares": shares}
     assert kept["crossplay"]["cost"][1] == [0.6, None]
     assert json.loads((measured.out / "cells" / "base-0.json").read_text())["crossplay"] is None
-
-
-def rows_of(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {row["measure"]: row for row in table["comparisons"]}
 
 
 def test_the_comparison_is_the_one_made_by_hand(measured: Bench) -> None:
@@ -351,9 +344,8 @@ def test_the_table_can_be_read(measured: Bench) -> None:
         "crossplay.png", "curves.png", "families.png", "table.json", "table.md",
     ]  # fmt: skip
     # What was collected is a sweep folder: the same table comes out of it.
-    assert sweep.report(grid, out=measured.folder / "docs") == json.loads(
-        (measured.out / "table.json").read_text()
-    )
+    told = json.loads((measured.out / "table.json").read_text())
+    assert sweep.report(grid, out=measured.folder / "docs") == told
 
 
 def test_missing_cells_are_named_and_seeds_pair(measured: Bench) -> None:

@@ -160,7 +160,7 @@ RANDOM_WORDS = tuple(
 )
 
 # The warm start's diet; each table sums to 1. Kinds: "clean", "hinted/LABEL", "adversary/LABEL".
-ROLES = {"clean": 0.33, "hinted": 0.47, "adversary": 0.20}
+ROLES = {"clean": 0.38, "hinted": 0.44, "adversary": 0.18}
 HINTED = {  # what the hint says is TRUE where the solution trusts it (or an instruction it follows)
     TRUE_STEP: 0.24,
     FACTS: 0.19,

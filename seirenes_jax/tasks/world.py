@@ -21,7 +21,7 @@ MOST_START, MOST_CHANGE = 20, 9
 LEVELS = (2, 3, 4, 5)  # number of steps
 HELD_OUT_ONE_IN = 8
 
-WEIGHTS = {"add": 0.34, "subtract": 0.34, "double": 0.13, "triple": 0.07, "halve": 0.12}
+WEIGHTS = {"add": 0.38, "subtract": 0.38, "double": 0.13, "triple": 0.03, "halve": 0.08}
 SIGNS = {"add": "+", "subtract": "-", "double": "*", "triple": "*", "halve": "/"}
 FACTORS = {"double": 2, "triple": 3, "halve": 2}  # said in words, never as a digit
 

@@ -1,4 +1,4 @@
-"""Laws of one update: packing, accumulation and padding cannot change it; what is paid gains probability."""
+"""Laws of one update: packing, accumulation, padding cannot change it; what is paid gains."""
 
 import dataclasses
 import functools
@@ -89,7 +89,8 @@ def assert_same(found: Any, wanted: Any, tolerance: float = 1e-5) -> None:
     jax.tree_util.tree_map_with_path(close, found[1], wanted[1])
     assert found[2].keys() == wanted[2].keys()
     for name, metric in wanted[2].items():
-        assert float(found[2][name].value()) == pytest.approx(float(metric.value()), rel=1e-4, abs=1e-6)
+        value = float(metric.value())
+        assert float(found[2][name].value()) == pytest.approx(value, rel=1e-4, abs=1e-6)
 
 
 # Packing, accumulation, padding.
@@ -167,7 +168,8 @@ def test_logits_never_exist_for_a_whole_batch(monkeypatch: pytest.MonkeyPatch) -
         return add_gradient(weights, grads, batch, config=CONFIG, loss=PPO, streams=STREAMS)
 
     jaxpr = jax.make_jaxpr(update)(params(), params()).jaxpr
-    assert any(CONFIG.vocab in shape and len(shape) > 2 for shape in outputs(jaxpr))  # it saw logits
+    # It saw logits:
+    assert any(CONFIG.vocab in shape and len(shape) > 2 for shape in outputs(jaxpr))
     assert whole_logits(jaxpr, size) == []
 
     # The check can fail: without recomputing, the chunks' logits are kept for the backward pass.
@@ -256,7 +258,8 @@ def test_the_hint_that_misleads_gains_probability_and_the_other_loses(
     gains = []
     for piece in hints:
         (b, column), = np.argwhere(  # where the answer starts
-            (micro.targets_BT == piece.tokens[0]) & (np.sign(micro.adv_BT) == np.sign(piece.advantage))
+            (micro.targets_BT == piece.tokens[0])
+            & (np.sign(micro.adv_BT) == np.sign(piece.advantage))
             & (micro.positions_BT == len(piece.prompt) - 1)
         )  # fmt: skip
         gains.append(float(np.sum(gain_BT[b, column : column + len(piece.tokens)])))
@@ -273,7 +276,8 @@ def test_a_gradient_that_is_not_finite_changes_neither_parameters_nor_moments() 
     state = TrainState(jnp.int32(0), start, ADAM.init(start))
     state, said = apply_gradient(state, gradient([good])[1], optimizer=ADAM)
     kept = jax.tree.map(np.array, state)
-    assert np.isfinite(said["grad_norm"]) and not np.array_equal(kept.params["head"], params()["head"])
+    assert np.isfinite(said["grad_norm"])
+    assert not np.array_equal(kept.params["head"], params()["head"])
     state, said = apply_gradient(state, gradient([bad])[1], optimizer=ADAM)
     assert not np.isfinite(said["grad_norm"])
     assert int(state.step) == 2

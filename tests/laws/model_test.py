@@ -1,4 +1,4 @@
-"""Laws of the decoder: who may influence whom, and that every way to run it is the same function."""
+"""Laws of the decoder: who may influence whom; every way to run it is the same function."""
 
 import collections
 import dataclasses
@@ -93,8 +93,9 @@ def test_the_order_of_groups_in_a_row_changes_nothing() -> None:
 
     def by_answer(batch: TrainBatch) -> dict[bytes, np.ndarray]:
         logp_T, segments_T = score(batch)[0], batch.segments_BT[0]
-        trained = {s for s in np.unique(segments_T) if np.any(batch.train_BT[0] & (segments_T == s))}
-        return {batch.targets_BT[0][segments_T == s].tobytes(): logp_T[segments_T == s] for s in trained}
+        rows = [segments_T == s for s in np.unique(segments_T)]
+        trained = [row_T for row_T in rows if np.any(batch.train_BT[0] & row_T)]
+        return {batch.targets_BT[0][row_T].tobytes(): logp_T[row_T] for row_T in trained}
 
     found, other = by_answer(straight), by_answer(turned)
     assert found.keys() == other.keys() and len(found) > 2
@@ -233,8 +234,10 @@ def blank() -> DecodeState:
 
 
 def test_prefill_is_decoding_step_by_step() -> None:
-    """What a chunk wrote into the cache is what a prefill of prompt and answer writes, and both go on
-    alike."""
+    """What a chunk wrote into the cache is what a prefill of prompt and answer writes.
+
+    Both go on alike.
+    """
     stepped, tokens_BU, _ = run(seat(blank(), PROMPTS, [0, 1, 2, 3]), 0.0)
     longer = tuple((*p, *tokens_BU[b].tolist()) for b, p in enumerate(PROMPTS))
     filled = seat(blank(), longer, [0, 1, 2, 3])

@@ -1,4 +1,4 @@
-"""The sampler against the trainer: same tokens, same logprobs, whatever the slots, company and chunks."""
+"""The sampler against the trainer: same tokens and logprobs, whatever slots, company, chunks."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,8 @@ def test_other_names_and_steps_draw_other_tokens() -> None:
     sampler = make_sampler(slots=4, chunk=5)
     sampler.begin(3, 1.0)
     later = sampler.generate(asks())
-    assert any(not np.array_equal(a.tokens, b.tokens) for a, b in zip(rollouts(), later, strict=True))
+    pairs = zip(rollouts(), later, strict=True)
+    assert any(not np.array_equal(a.tokens, b.tokens) for a, b in pairs)
     siblings = [r.tokens.tobytes() for r in rollouts() if r.name.problem == "p0"]
     assert len(set(siblings)) == len(siblings)
 
@@ -51,7 +52,7 @@ def test_greedy_takes_the_likeliest_and_top_p_keeps_the_nucleus() -> None:
     nucleus = make_sampler(slots=4, chunk=5, top_p=1e-6).generate(asks())
     for a, b in zip(greedy, nucleus, strict=True):
         np.testing.assert_array_equal(a.tokens, b.tokens)
-        np.testing.assert_allclose(b.logprobs, 0.0, atol=1e-6)  # the only token left has probability 1
+        np.testing.assert_allclose(b.logprobs, 0.0, atol=1e-6)  # the only token left
         assert np.all(a.logprobs < 0)  # greedy reports the whole distribution's
 
 

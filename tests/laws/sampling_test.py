@@ -68,7 +68,8 @@ def test_frequencies_are_those_of_the_softmax(
     wanted = share_V[support] / share_V[support].sum()
     seen_V = np.bincount(np.asarray(tokens_B), minlength=V)
     assert seen_V.sum() == seen_V[support].sum() == B  # nothing outside
-    np.testing.assert_allclose(np.exp(logp_B), (share_V / share_V[support].sum())[tokens_B], rtol=1e-4)
+    inside_V = share_V / share_V[support].sum()
+    np.testing.assert_allclose(np.exp(logp_B), inside_V[tokens_B], rtol=1e-4)
 
     def chance(expected: np.ndarray) -> float:
         off = np.sum((seen_V[support] - B * expected) ** 2 / (B * expected))
@@ -149,14 +150,18 @@ def test_a_draw_depends_on_its_name_and_its_own_count_alone() -> None:
     key_B2, drawn_B = keys(6), jnp.arange(6, dtype=jnp.int32)
     together = np.asarray(uniforms(key_B2, drawn_B))
     order = [4, 0, 5, 2, 1, 3]
-    np.testing.assert_array_equal(uniforms(key_B2[order], drawn_B[jnp.array(order)]), together[order])
+    moved = uniforms(key_B2[order], drawn_B[jnp.array(order)])
+    np.testing.assert_array_equal(moved, together[order])
     np.testing.assert_array_equal(uniforms(key_B2[2:3], drawn_B[2:3]), together[2:3])
     name = Name("p", 0, "0.1/1", 2, 0, 3)
     near = [
         draw_key(0, 1, name), draw_key(1, 1, name), draw_key(0, 2, name),
-        draw_key(0, 1, Name("q", 0, "0.1/1", 2, 0, 3)), draw_key(0, 1, Name("p", 1, "0.1/1", 2, 0, 3)),
-        draw_key(0, 1, Name("p", 0, "0.1/2", 2, 0, 3)), draw_key(0, 1, Name("p", 0, "0.1/1", 1, 0, 3)),
-        draw_key(0, 1, Name("p", 0, "0.1/1", 2, 1, 3)), draw_key(0, 1, Name("p", 0, "0.1/1", 2, 0, 4)),
+        draw_key(0, 1, Name("q", 0, "0.1/1", 2, 0, 3)),
+        draw_key(0, 1, Name("p", 1, "0.1/1", 2, 0, 3)),
+        draw_key(0, 1, Name("p", 0, "0.1/2", 2, 0, 3)),
+        draw_key(0, 1, Name("p", 0, "0.1/1", 1, 0, 3)),
+        draw_key(0, 1, Name("p", 0, "0.1/1", 2, 1, 3)),
+        draw_key(0, 1, Name("p", 0, "0.1/1", 2, 0, 4)),
     ]  # fmt: skip
     assert len(set(near)) == len(near)
     assert draw_key(0, 1, Name("p", 0, "0.1/1", 2, 0, 3)) == near[0]

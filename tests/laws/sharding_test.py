@@ -1,4 +1,4 @@
-"""Laws of the mesh: devices change nothing but where arrays live; what cannot be shared out is named.
+"""Laws of the mesh: devices change only where arrays live; what cannot be shared out is named.
 
 Losses and gradients are compared, not Adam's first update: that is a sign, and flips on a rounding.
 """
@@ -31,7 +31,8 @@ def batch() -> TrainBatch:
 
 def gradient(weights: Any, micro: TrainBatch) -> tuple[float, Any, dict[str, Total]]:
     grads, totals = add_gradient(
-        weights, jax.tree.map(jnp.zeros_like, weights), micro, config=CONFIG, loss=PPO, streams=STREAMS
+        weights, jax.tree.map(jnp.zeros_like, weights), micro,
+        config=CONFIG, loss=PPO, streams=STREAMS,
     )
     return float(sum(totals[f"loss/{s}"].sum for s in STREAMS)), grads, totals
 
@@ -60,7 +61,8 @@ def test_any_mesh_gives_the_loss_and_gradient_of_one_device(sizes: tuple[int, in
 
     jax.tree_util.tree_map_with_path(close, grads, grads_1)
     for name, metric in totals_1.items():
-        assert float(totals[name].value()) == pytest.approx(float(metric.value()), rel=1e-4, abs=1e-6)
+        value = float(metric.value())
+        assert float(totals[name].value()) == pytest.approx(value, rel=1e-4, abs=1e-6)
     # Really shared out: each device holds its part, rows and parameters alike.
     data, fsdp, tensor = sizes
     head = weights["head"].addressable_shards[0].data.shape

@@ -96,13 +96,15 @@ def plan(
 ) -> Plan:
     return Plan(
         streams=STREAMS, limits=(30,) * 3, advantage=knobs.Advantage("group", 1e-6, 0.9), loss=loss,
-        knobs=knobs.Streams(dict.fromkeys(STREAMS, 1.0), dict.fromkeys(STREAMS, 0), 2, False, True, 0),
+        knobs=knobs.Streams(
+            dict.fromkeys(STREAMS, 1.0), dict.fromkeys(STREAMS, 0), 2, False, True, 0
+        ),
         batch=knobs.Batch(row_tokens=row_tokens, rows=rows), temperature=temperature,
     )  # fmt: skip
 
 
 def groups(seed: int = 0) -> list[list[Piece]]:
-    """Four prompts of 5, 1, 7 and 3 tokens with answers of unequal lengths; advantages of both signs."""
+    """Four prompts of 5, 1, 7, 3 tokens; answers of unequal lengths, advantages of both signs."""
     rng = np.random.default_rng(seed)
     made = []
     for i, (prompt, lengths) in enumerate([(5, (4, 9, 1)), (1, (3, 6)), (7, (2, 8, 5)), (3, (7,))]):
@@ -110,7 +112,8 @@ def groups(seed: int = 0) -> list[list[Piece]]:
         made.append([
             Piece(
                 words, rng.integers(1, CONFIG.vocab, n).astype(np.int32),
-                np.full(n, -3.0, np.float32), float(rng.normal()), float(rng.uniform(0.01, 0.1)), i % 3,
+                np.full(n, -3.0, np.float32), float(rng.normal()), float(rng.uniform(0.01, 0.1)),
+                i % 3,
             )
             for n in lengths
         ])  # fmt: skip

@@ -31,7 +31,7 @@ def test_greedy_text(undisturbed: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     config, params = hf.load(folder, dtype="float32", param_dtype="float32", remat="none")
     sampler = Sampler(
-        config, load_tokenizer(folder), knobs.sampler, seed=0, prompt_tokens=96,
+        config, load_tokenizer(folder), knobs.sampler, seed=0, prompt_tokens=knobs.tokens.prompt,
         answer_tokens=LIMIT,
     )  # fmt: skip
     sampler.load(LIVE, jax.tree.map(jnp.asarray, params), 0)

@@ -16,6 +16,7 @@ KNOBS = {
     "model.shape.width": 32, "model.shape.layers": 2, "model.shape.ff": 128,
     "warm_start.steps": 150, "warm_start.batch": 16, "warm_start.problems": 2000,
     "rollouts.clean": 4, "rollouts.hints": 2, "rollouts.hinted": 2,
+    "tokens.reasoner": 56,
     "tokens.overlong_buffer": 56,  # long answers are paid less: groups live though none is right
     "hints.gates": "length,leak,copy", "adversary.reward": "linear",
     "advantage.kind": "ema",  # a baseline to be remembered,
@@ -23,6 +24,7 @@ KNOBS = {
     "optimizer.lr": 1e-3, "optimizer.warmup_steps": 1,
     "sampler.slots": 16, "batch.rows": 2, "checkpoint.every": 2, "checkpoint.keep": 2,
     "eval.every": 3, "eval.problems": 4, "eval.final_problems": 8,
+    "preempt.grace_s": 600,  # however slow the machine is
 }  # fmt: skip
 
 

@@ -147,7 +147,7 @@ def test_the_same_command_after_the_end(undisturbed: Path, cache: Path, tmp_path
 
 
 def test_twins(baseline: Path, cache: Path, tmp_path: Path) -> None:
-    """In two folders, the same bits; and the budget of tokens ends a run in the step it falls in."""
+    """The same bits in two folders; the budget of tokens ends a run with the step it falls in."""
     tokens = mini.lines(baseline / "metrics.jsonl")[1]["tokens_total"]
     twin = tmp_path / "elsewhere" / "twin"
     mini.train(twin, cache, game="rlvr", steps=3, budget__tokens=tokens)
