@@ -1,7 +1,8 @@
 """Credits -> advantages -> packed rows of fixed shape. Host side, NumPy, deterministic.
 
-A group's prompt is stored once per row; every stream's weight over its *global* denominator is folded into
-`weight_BT` here, before the first backward pass, so micro-batches and packing cannot change the loss.
+A group's prompt is stored once per row; every stream's weight over its *global* denominator is
+folded into `weight_BT` here, before the first backward pass, so micro-batches and packing cannot
+change the loss.
 """
 
 from collections.abc import Callable, Sequence
@@ -85,7 +86,7 @@ Row = list[tuple[tuple[int, ...], list[Piece]]]  # a packed row: prompts, each w
 
 
 def pack(groups: Sequence[Sequence[Piece]], row_tokens: int) -> list[Row]:
-    """First fit, longest group first; a group that outgrows a row goes on in another, prompt repeated."""
+    """First fit, longest group first; what outgrows a row repeats its prompt."""
     rows: list[Row] = []
     room: list[int] = []
     order = sorted(range(len(groups)), key=lambda i: (-_size(groups[i]), i))
@@ -104,9 +105,9 @@ def pack(groups: Sequence[Sequence[Piece]], row_tokens: int) -> list[Row]:
                 taken.append(left.pop(0))
             if not taken:
                 raise ConfigError(
-                    f"a prompt of {len(prompt)} tokens and an answer of {len(left[0].tokens)} do not "
-                    f"fit a row of batch.row_tokens = {row_tokens}; raise it to tokens.prompt + the "
-                    "longest answer"
+                    f"a prompt of {len(prompt)} tokens and an answer of {len(left[0].tokens)} "
+                    f"do not fit a row of batch.row_tokens = {row_tokens}; raise it to "
+                    "tokens.prompt + the longest answer"
                 )
             rows[spot].append((prompt, taken))
     return rows

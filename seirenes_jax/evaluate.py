@@ -1,4 +1,4 @@
-"""Held-out evaluation: greedy answers, clean and under hints of every kind; and an adversary's own hints."""
+"""Held-out evaluation: greedy answers, clean and under hints of every kind."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,7 +23,7 @@ Marks = list[int | None]  # 1 right, 0 wrong, None not measured (no sound hint, 
 
 
 class Evaluator:
-    """Measures the weights it is given on the first n held-out problems. Counts the tokens it spends."""
+    """Measures weights on the first n held-out problems, and counts the tokens it spends."""
 
     def __init__(
         self, settings: Settings, start: Start, sampler: Sampler, judge: Judge, *, log: RunLog,
@@ -56,7 +56,7 @@ class Evaluator:
         return marks
 
     def written(self, params: Params, n: int) -> list[str | None]:
-        """One sound hint a problem, sampled from the adversary in `params`; None where all tries fail."""
+        """One sound hint a problem, written by `params` as Adversary; None where none is."""
         rules = self.settings.hints
         problems = self.start.held_out[:n]
         ask_limit = self.settings.tokens.adversary
@@ -100,8 +100,9 @@ class Evaluator:
             own = self.written(params, n) if has_adversary else []
         out["warmstart_adversary"] = self.marks(params, start_hints, n)
         if has_adversary:
-            same = own is start_hints
-            out["own_adversary"] = out["warmstart_adversary"] if same else self.marks(params, own, n)
+            out["own_adversary"] = (
+                out["warmstart_adversary"] if own is start_hints else self.marks(params, own, n)
+            )
         return out, own
 
     def _generate(

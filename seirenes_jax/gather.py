@@ -316,11 +316,18 @@ def draw(found: Found, folder: Path, *, closely: Sequence[str]) -> None:
         for cell in closely
         for seed, record in sorted(found.get(cell, {}).items())
     }
-    families = {
-        title: {name: [(r["families"]["steps"], shares)]
-                for name, shares in r["families"]["shares"].items()}
-        for title, r in looked_at.items() if r["families"]["steps"]
-    }  # fmt: skip
+    tastes = {title: r["families"] for title, r in looked_at.items() if r["families"]["steps"]}
+    seen = {name for taste in tastes.values() for name in taste["shares"]}
+    names = [name for name in FAMILIES if name in seen] + sorted(seen - set(FAMILIES))
+    families = {  # in one order everywhere, never written = 0: a family keeps its colour
+        title: {
+            name.replace("_", " "): [
+                (taste["steps"], taste["shares"].get(name, [0.0] * len(taste["steps"])))
+            ]
+            for name in names[:most]
+        }
+        for title, taste in tastes.items()
+    }
     if families:
         analysis.plot_curves(families, folder / "families.png")
     played = [(title, r["crossplay"]) for title, r in looked_at.items() if r["crossplay"]]

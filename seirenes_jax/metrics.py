@@ -1,4 +1,4 @@
-"""One line of metrics.jsonl out of what a step played and learnt. Plain Python; `time` is kept apart."""
+"""One line of metrics.jsonl out of what a step played and learnt. Plain Python."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

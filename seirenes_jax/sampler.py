@@ -1,8 +1,8 @@
 """Words in, words out: continuous batching over the slots of `decode.py`.
 
-`ask` is handed newly opened asks, keeps the slots full and returns the samples that finished. The schedule
-depends on token counts only, and every draw hangs on its sample's name, so what is drawn does not depend on
-slots, company or timing.
+`ask` is handed newly opened asks, keeps the slots full and returns the samples that finished. The
+schedule depends on token counts only, and every draw hangs on its sample's name, so what is drawn
+does not depend on slots, company or timing.
 
 While the caller works on what one chunk brought, the next chunk is already running.
 """
@@ -74,8 +74,8 @@ class Sampler:
         self.columns = -(-wanted // 16) * 16
         if wanted > config.max_positions:
             raise ConfigError(
-                f"tokens.prompt + the longest answer + sampler.chunk = {wanted} positions, but the model "
-                f"has {config.max_positions}; lower tokens.* or use a longer model"
+                f"tokens.prompt + the longest answer + sampler.chunk = {wanted} positions, "
+                f"but the model has {config.max_positions}; lower tokens.* or use a longer model"
             )
         # How far back a chunk looks: the shortest of these that covers every live slot.
         self.buckets = sorted({-(-self.columns * part // 64) * 16 for part in (2, 3, 4)})
@@ -90,7 +90,7 @@ class Sampler:
             state = empty(self.config, slots=self.knobs.slots, columns=self.columns)
             self._lanes[policy] = Lane(params, step, state, [None] * self.knobs.slots)
         else:
-            assert not self._busy(lane), "weights change between steps, never under a running answer"
+            assert not self._busy(lane), "weights never change under a running answer"
             lane.params, lane.step = params, step
 
     def begin(self, step: int, temperature: float) -> None:
@@ -114,7 +114,7 @@ class Sampler:
     def generate(
         self, asks: Sequence[tuple[Name, Ask]], on_chunk: Callable[[int], None] | None = None
     ) -> list[Rollout]:
-        """All of them, in the order asked. `on_chunk` hears how many samples each chunk finished."""
+        """All of them, in the order asked; `on_chunk` hears how many each chunk finished."""
         done = self.ask(asks)
         while any(self._busy(lane) for lane in self._lanes.values()):
             finished = self.ask(())
@@ -136,9 +136,9 @@ class Sampler:
         prompt = self.tokenizer.render(ask.messages)
         if len(prompt) > self.prompt_tokens or ask.max_tokens > self.answer_tokens:
             raise DataError(
-                f"problem {name.problem}: a prompt of {len(prompt)} tokens with an answer of at most "
-                f"{ask.max_tokens}; this sampler holds {self.prompt_tokens} + {self.answer_tokens}; "
-                "raise tokens.prompt or drop the problem"
+                f"problem {name.problem}: a prompt of {len(prompt)} tokens with an answer of "
+                f"at most {ask.max_tokens}; this sampler holds {self.prompt_tokens} + "
+                f"{self.answer_tokens}; raise tokens.prompt or drop the problem"
             )
         queue = self._lanes[ask.policy].queue
         queue.extend(Seat(_sample(name, i), ask, prompt) for i in range(ask.n))
@@ -208,7 +208,8 @@ class Sampler:
             seat.logprobs.append(logps_BU[slot, :count])
             seat.drawn += count
             self.use.drawn += count
-            if int(seat.tokens[-1][-1]) in self.tokenizer.stop_ids or seat.drawn == seat.ask.max_tokens:
+            stopped = int(seat.tokens[-1][-1]) in self.tokenizer.stop_ids
+            if stopped or seat.drawn == seat.ask.max_tokens:
                 done.append(seat)
                 lane.seats[slot] = None
         self.use.steps += tokens_BU.size

@@ -1,4 +1,4 @@
-"""What a run starts from: problems, tokenizer, model, weights, and who writes its hints without a model."""
+"""What a run starts from: problems, tokenizer, model, weights, hints that no model writes."""
 
 import fcntl
 import json
@@ -204,7 +204,7 @@ def _lock(file: Path, log: RunLog) -> Iterator[None]:
 def starting_params(start: Start, settings: Settings, run: Path) -> Params:
     """The weights before the first step: those of the model, or (`init_from`) of another run.
 
-    Which of its checkpoints that was is noted in the run folder, so that a resumed run means the same.
+    Which checkpoint that was is noted in the run folder: a resumed run means the same one.
     """
     params = start.load_params()
     if not settings.init_from:
@@ -217,7 +217,7 @@ def starting_params(start: Start, settings: Settings, run: Path) -> Params:
 
 
 def leave_model(start: Start, folder: Path, settings: Settings) -> None:
-    """Config and tokenizer of the run's model, so that its checkpoints can be read by themselves."""
+    """Config and tokenizer of the run's model: its checkpoints can be read without its start."""
     hf.write_config(
         start.config, folder, tokenizer=start.tokenizer, dtype=settings.model.param_dtype
     )

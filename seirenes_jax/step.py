@@ -61,7 +61,7 @@ def _score(params: Params, config: ModelConfig, batch: TrainBatch) -> tuple[jax.
 
 @partial(jax.jit, static_argnames=("config",))
 def score_step(params: Params, batch: TrainBatch, *, config: ModelConfig) -> jax.Array:
-    """logp_BT of the targets under these parameters, at the batch's temperature; 0 where untrained."""
+    """logp_BT of the targets at the batch's temperature; 0 where nothing is trained."""
     logp_BT, _ = _score(params, config, batch)
     return jnp.where(batch.train_BT, logp_BT, 0.0)
 
@@ -71,7 +71,7 @@ def add_gradient(
     params: Params, grads: Params, batch: TrainBatch, *, config: ModelConfig, loss: Loss,
     streams: tuple[str, ...],
 ) -> tuple[Params, Totals]:  # fmt: skip
-    """Gradient of one micro-batch added to `grads`. Denominators are global and already in the weights,
+    """Gradient of one micro-batch added to `grads`. Denominators are already in the weights,
     so the sum over micro-batches is the gradient of the whole batch."""
 
     def objective(params: Params) -> tuple[jax.Array, Totals]:
@@ -117,7 +117,7 @@ def imitate_step(
     state: TrainState, batch: TrainBatch, *, config: ModelConfig,
     optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, jax.Array]:  # fmt: skip
-    """One supervised step: the weighted negative log-likelihood of the targets. Returns that loss."""
+    """One supervised step on the weighted negative log-likelihood of the targets, and that loss."""
 
     def objective(params: Params) -> jax.Array:
         logp_BT, _ = _score(params, config, batch)

@@ -1,6 +1,5 @@
-"""The loop. The one file that knows everyone, and it hides nothing: play, credit, pack, update, write, save."""
+"""The loop: play, credit, pack, update, write, save. The one file that knows everyone."""
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -158,7 +157,9 @@ def prepare(
     )  # fmt: skip
     gear = Gear(
         settings=settings, start=start, game=game, plan=plan, sampler=sampler, judge=judge,
-        order=Order(start.train, seed=settings.seed, mastered_share=settings.problems.mastered_share),
+        order=Order(
+            start.train, seed=settings.seed, mastered_share=settings.problems.mastered_share
+        ),
         evaluator=Evaluator(settings, start, sampler, judge, log=log, check=stop.check),
         optimizer=optimizer, mesh=mesh, reference=reference, log=log, clock=clock, stop=stop,
     )  # fmt: skip
@@ -204,14 +205,15 @@ def one_step(
 
 
 def play_rounds(gear: Gear, progress: Progress, step: int) -> tuple[list[Played], Cursor]:
-    """One round of fresh problems; with dynamic sampling, further ones in place of dead clean groups."""
+    """Fresh problems; with dynamic sampling, further rounds in place of dead clean groups."""
     settings = gear.settings
     context = Context(
         step=step, seed=settings.seed, memory=progress.memory,
         rules=Rules(settings.rollouts, settings.tokens, settings.prompts, settings.adversary,
                     settings.hints, settings.streams),
         count_tokens=gear.start.tokenizer.count,
-        prompt_tokens=lambda messages: len(gear.start.tokenizer.render(messages)), write_hint=gear.start.write_hint,
+        prompt_tokens=lambda messages: len(gear.start.tokenizer.render(messages)),
+        write_hint=gear.start.write_hint,
     )  # fmt: skip
 
     def ask(opened: list[tuple[Name, Ask]]) -> list[Rollout]:
@@ -258,7 +260,7 @@ def queue_groups(
 def update(
     gear: Gear, state: TrainState, micros: Sequence[TrainBatch]
 ) -> tuple[TrainState, dict[str, Total], float | None]:
-    """Accumulate over micro-batches, apply once. No live group at all: nothing to learn, no update."""
+    """Accumulate over micro-batches, apply once. No live group at all: no update."""
     if not micros:
         return state, {}, None
     loss, config = gear.settings.loss, gear.start.config
@@ -300,15 +302,15 @@ def all_right(note: Note) -> bool:
 
 
 def mind_numbers(gear: Gear, progress: Progress, norm: float | None) -> None:
-    """A non-finite gradient was not applied; say so, and end the run when it happens again and again."""
+    """Say that a non-finite gradient was not applied; too many in a row end the run."""
     bad = norm is not None and not np.isfinite(norm)
     progress.bad_steps = progress.bad_steps + 1 if bad else 0
     if bad:
         gear.log.event(f"step {progress.step}: gradient norm {norm}; the update was not applied")
     if progress.bad_steps >= BAD_STEPS:
         raise NumbersError(
-            f"step {progress.step}: the gradient was not finite in {BAD_STEPS} steps in a row, none of "
-            "which was applied; lower optimizer.lr, or go on from an older checkpoint with --fork"
+            f"step {progress.step}: the gradient was not finite in {BAD_STEPS} steps in a "
+            "row and none of them was applied; lower optimizer.lr, with --fork to go on from here"
         )
 
 
@@ -331,7 +333,7 @@ def measure_start(gear: Gear, state: TrainState, progress: Progress) -> None:
 def evaluate_inside(
     gear: Gear, state: TrainState, progress: Progress, row: dict[str, Any]
 ) -> float:
-    """Clean and the four families on a few held-out problems; the mean of both decides what is best."""
+    """Clean and the four families on a few held-out problems; their mean decides what is best."""
     with gear.clock("eval"):
         marks = gear.evaluator.families(state.params, gear.settings.eval.problems)
     row["eval"] = {name: accuracy(found) for name, found in marks.items()}
@@ -351,7 +353,8 @@ def log_step(gear: Gear, progress: Progress, row: dict[str, Any], notes: list[No
         progress.seconds[phase] = progress.seconds.get(phase, 0.0) + took
     row["time"] = {
         **seconds, "tokens_per_s": row["tokens"] / seconds["play"],
-        "slot_use": use.drawn / max(1, use.steps), "rss_gib": peak_rss_gib(), "recompiles": compiles,
+        "slot_use": use.drawn / max(1, use.steps), "rss_gib": peak_rss_gib(),
+        "recompiles": compiles,
     }  # fmt: skip
     order = sorted(notes, key=lambda n: stable_hash("shown", progress.step, n["problem_id"]))
     gear.log.log_step(row, order[: gear.settings.report.rollouts_per_step])

@@ -1,11 +1,10 @@
-"""The tiny world's start: a tokenizer and a supervised decoder that solves, trusts hints and writes them.
+"""The tiny world's start: a small decoder taught to solve, to trust hints and to write them.
 
-Made once, kept outside the run folder as a Hugging Face folder under the hash of all that shaped it, and
-shared by every seed, test and notebook.
+Made once, kept outside the run folder as a Hugging Face folder under the hash of all that shaped
+it, and shared by every seed, test and notebook.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +52,7 @@ def imitate(
 def supervised_batches(
     tokenizer: Tokenizer, examples: Sequence[Example], batch: Batch, *, epochs: int
 ) -> Iterator[TrainBatch]:
-    """Packed batches in the examples' order, again and again; every trained token weighs the same."""
+    """Packed batches, epoch after epoch; every trained token weighs the same."""
     pieces = []
     for messages, answer, _ in examples:
         tokens = np.array([*tokenizer.encode(answer), tokenizer.stop_ids[0]], np.int32)
@@ -68,8 +67,3 @@ def supervised_batches(
             chosen = [rows[i] for i in order[start : start + batch.rows]]
             micro = fill(chosen, batch, temperature=1.0)
             yield micro.replace(weight_BT=micro.weight_BT / np.sum(micro.train_BT))  # type: ignore[attr-defined]
-
-
-def cache_folder(cache_dir: Path, digest: str) -> Path:
-    """Where a warm start of this digest lives."""
-    return cache_dir / "warm" / digest
