@@ -27,7 +27,8 @@ def note(clean: list[TryNote], hints: list[HintNote]) -> Note:
 
 def credit(role: str, reward: float, weight: float = 1.0) -> Credit:
     ask = Ask(role, (("user", "q"),), 1, None, None, 9)
-    return Credit(scripted.rollout(Name("p", 0, "0", 0, 0, 0), ask, "right"), "clean", "g", reward, weight)
+    rollout = scripted.rollout(Name("p", 0, "0", 0, 0, 0), ask, "right")
+    return Credit(rollout, "clean", "g", reward, weight)
 
 
 def test_a_rate_counts_only_what_could_be_read() -> None:
@@ -48,7 +49,8 @@ def test_accuracies_and_their_difference() -> None:
 
 
 def test_rewards_by_role_leave_out_what_has_no_weight() -> None:
-    found = by_role([credit("reasoner", 1.0), credit("reasoner", 0.0), credit("reasoner", 9.0, 0.0)])
+    ghost = credit("reasoner", 9.0, weight=0.0)
+    found = by_role([credit("reasoner", 1.0), credit("reasoner", 0.0), ghost])
     assert found == {"reasoner": 0.5, "adversary": None}
 
 
@@ -63,8 +65,9 @@ def test_several_rounds_of_play_add_up() -> None:
 
     row = played_row(
         [
-            played(3, samples={"reasoner": 4, "adversary": 2}, tokens={"reasoner": 40, "adversary": 30},
-                   cut={"reasoner": 1}, verdicts={"right": 3, "wrong": 1}, gates={"tag": 1}),
+            played(3, samples={"reasoner": 4, "adversary": 2}, cut={"reasoner": 1},
+                   tokens={"reasoner": 40, "adversary": 30}, verdicts={"right": 3, "wrong": 1},
+                   gates={"tag": 1}),
             played(2, samples={"reasoner": 4}, tokens={"reasoner": 10}, cut={},
                    verdicts={"wrong": 3, "timeout": 1}, gates={"leak": 2}),
         ],

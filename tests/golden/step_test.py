@@ -1,7 +1,7 @@
 """One update of the tiny config on a fixed batch, in numbers.
 
-The law tests say what must hold; this says that nothing moved at all: initialisation, forward pass, loss,
-weights of the streams, clipping, optimizer, first learning rate.
+The law tests say what must hold; this says that nothing moved at all: initialisation, forward pass,
+loss, weights of the streams, clipping, optimizer, first learning rate.
 """
 
 from pathlib import Path
@@ -32,12 +32,12 @@ GOLDEN = {
     "ratio_max": 4.2322865,
 }
 MEANING = (
-    "The same batch no longer gives the same update, so every run made before this change would now go "
-    "another way. If that is meant (another initialisation, loss, weighting or optimizer), write the new "
-    "numbers above and say in the commit what moved them; results measured before are then those of "
-    "another program. If it is not meant, it is a bug: see which number moved first. entropy: the "
-    "model or its initialisation; loss: also the loss or its weights; grad_norm: also the backward pass; "
-    "update_norm alone: the optimizer or its schedule."
+    "The same batch no longer gives the same update, so every run made before this change would "
+    "now go another way. If that is meant (another initialisation, loss, weighting or optimizer), "
+    "write the new numbers above and say in the commit what moved them; results measured before "
+    "are then those of another program. If it is not meant, it is a bug: see which number moved "
+    "first. entropy: the model or its initialisation; loss: also the loss or its weights; "
+    "grad_norm: also the backward pass; update_norm alone: the optimizer or its schedule."
 )
 
 
@@ -75,8 +75,9 @@ def test_one_update_gives_the_numbers_it_gave() -> None:
     before = jax.tree.map(np.array, params)
     optimizer = make_optimizer(SETTINGS.optimizer, SETTINGS.steps)
     grads, totals = add_gradient(
-        params, zero_gradient(params), fixed_batch(), config=CONFIG, loss=SETTINGS.loss, streams=STREAMS
-    )
+        params, zero_gradient(params), fixed_batch(), config=CONFIG, loss=SETTINGS.loss,
+        streams=STREAMS,
+    )  # fmt: skip
     state = TrainState(jnp.int32(0), params, optimizer.init(params))
     state, said = apply_gradient(state, grads, optimizer=optimizer)
     moved = jax.tree.map(lambda a, b: np.asarray(a, np.float64) - b, state.params, before)
