@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
         c.steps = 150
         c.problems_per_step = 16
         c.model.dtype = "float32"
-        c.warm_start.steps = 800
+        c.warm_start.steps = 1050
         c.warm_start.batch = 24
         c.warm_start.lr = 6e-3
         c.rollouts.clean, c.rollouts.hints, c.rollouts.hinted = 8, 4, 4

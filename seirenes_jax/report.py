@@ -171,7 +171,9 @@ class RunLog:
         if self._wandb is not None:
             self._wandb.log(scalars, step=step)
         now = time.monotonic()
-        self._seconds.append(now - self._last)
+        taken = row.get("time")
+        own = now - self._last
+        self._seconds.append(taken.get("step", own) if isinstance(taken, dict) else own)
         self._last = now
         pace = float(np.median(self._seconds))
         self.say(step_line(row, self.steps, pace))

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import shutil
 import time
@@ -147,7 +148,7 @@ def warm_start(
 
             def heard(_: int, loss: float) -> None:
                 check()
-                bar.advance(1, f"loss {loss:.3f}")
+                bar.advance(1, "" if math.isnan(loss) else f"loss {loss:.3f}")
 
             params = imitate(
                 config, tokenizer, examples, knobs, row_tokens=row_tokens, on_step=heard

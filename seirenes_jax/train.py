@@ -99,6 +99,7 @@ def run(
             if not progress.before:
                 measure_start(gear, state, progress)
                 save(checkpoints, state, progress, score=None)
+            lap(gear, progress)  # what came before is no part of the first step
             while progress.step < settings.steps and not spent(settings, progress):
                 with profiled(settings.profile.steps, progress.step + 1, workdir):
                     state, row, notes = one_step(gear, state, progress)
@@ -345,12 +346,18 @@ def evaluate_inside(
     return score
 
 
-def log_step(gear: Gear, progress: Progress, row: dict[str, Any], notes: list[Note]) -> None:
-    """Metrics, a few readable problems, and where the time went."""
+def lap(gear: Gear, progress: Progress) -> tuple[dict[str, float], int]:
+    """Seconds by phase and compiles since the last lap, added to the run's account."""
     seconds, compiles = gear.clock.lap()
-    use = gear.sampler.use
     for phase, took in seconds.items():
         progress.seconds[phase] = progress.seconds.get(phase, 0.0) + took
+    return seconds, compiles
+
+
+def log_step(gear: Gear, progress: Progress, row: dict[str, Any], notes: list[Note]) -> None:
+    """Metrics, a few readable problems, and where the time went."""
+    seconds, compiles = lap(gear, progress)
+    use = gear.sampler.use
     row["time"] = {
         **seconds, "tokens_per_s": row["tokens"] / seconds["play"],
         "slot_use": use.drawn / max(1, use.steps), "rss_gib": peak_rss_gib(),

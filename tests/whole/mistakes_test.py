@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from seirenes_jax import folder
 from seirenes_jax.cli import guard
 from tests.whole import mini
 
@@ -149,6 +150,8 @@ def test_folders(refused, undisturbed: Path, tmp_path: Path) -> None:
     assert "is not empty" in said
     said = refused(*mini.flags(tmp_path / "none", tmp_path), f"--fork={tmp_path / 'new'}")
     assert "nothing to fork from" in said and not (tmp_path / "new").exists()
+    with folder.held(run):
+        assert "another process runs in" in refused(*mini.flags(run, tmp_path))
     (run / "config.json").write_text("{")
     assert "config.json" in refused(*mini.flags(run, tmp_path))
     shutil.rmtree(run / "checkpoints")
