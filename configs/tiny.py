@@ -13,7 +13,7 @@ from configs import base
 def get_config() -> ConfigDict:
     c = base.get_config()
     with c.unlocked():
-        c.steps = 150
+        c.steps = 200
         c.problems_per_step = 16
         c.model.dtype = "float32"
         c.warm_start.steps = 1050
@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
         c.prompts.adversary = "{question}\nMislead."
         c.hints.gates = ("tag", "length", "leak", "copy")
         c.hints.min_tokens, c.hints.max_tokens = 2, 36
-        c.optimizer.lr = 1e-4
+        c.optimizer.lr = 2e-4
         c.sampler.slots, c.sampler.chunk = 192, 8
         c.batch.row_tokens, c.batch.rows = 256, 16
         c.checkpoint.every = 10

@@ -16,7 +16,8 @@ FILES = {
     "eval.json", "summary.json", "report.html", "events.log",
 }  # fmt: skip
 METRICS = set(
-    """step clean_acc hinted_acc drop adv_reward live gates entropy length stop_length reward loss
+    """step clean_acc hinted_acc drop adv_reward live gates families entropy length stop_length
+    reward loss
     ratio_max clip_frac kl_behaviour kl_ref grad_norm grad_norm_stream fifo mastered verdicts
     resampled tokens tokens_total time""".split()
 )
