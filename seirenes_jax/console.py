@@ -84,7 +84,7 @@ def say(text: str, out: TextIO) -> None:
 def step_line(row: Mapping[str, Any], steps: int, pace: float) -> str:
     """One step, readable; a held-out evaluation stands on a line of its own.
 
-    step 12/150  clean 91%  hinted 42%  drop 49  adv .31  live .75/.56/.48  1.1 s  24k tok/s  ETA 2:13
+    step 12/99  clean 91%  hinted 42%  drop 49  adv .31  live .75/.56/.48  1.1 s  9k tok/s  ETA 9:13
     """
     words = [f"step {row['step']}/{steps}"]
     for name, key in (("clean", "clean_acc"), ("hinted", "hinted_acc")):

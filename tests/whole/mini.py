@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,11 @@ def flags(workdir: Path, cache: Path, **knobs: object) -> list[str]:
     ]  # fmt: skip
 
 
-def start(
-    arguments: Sequence[str], command: Sequence[str] = COMMAND,
-    before: Callable[[], None] | None = None,
-) -> subprocess.Popen[str]:  # fmt: skip
+def start(arguments: Sequence[str], command: Sequence[str] = COMMAND) -> subprocess.Popen[str]:
     """The command in a process group of its own, as a shell starts it."""
     return subprocess.Popen(
         [*command, *arguments], cwd=ROOT, env=environment(), text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=before,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
@@ -70,12 +67,9 @@ def end(process: subprocess.Popen[str]) -> Ended:
     return Ended(process.returncode, out, err)
 
 
-def launch(
-    arguments: Sequence[str], command: Sequence[str] = COMMAND,
-    before: Callable[[], None] | None = None,
-) -> Ended:  # fmt: skip
+def launch(arguments: Sequence[str], command: Sequence[str] = COMMAND) -> Ended:
     """Start it and wait for it."""
-    return end(start(arguments, command, before))
+    return end(start(arguments, command))
 
 
 def train(workdir: Path, cache: Path, **knobs: object) -> Ended:

@@ -145,7 +145,7 @@ def test_folders(refused, undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed, run)
     said = refused(*mini.flags(run, tmp_path, seed=1, rollouts__clean=8, eval__every=1, steps=9))
     assert "  rollouts.clean: stored 4, asked 8\n  seed: stored 0, asked 1\n" in said
-    assert "eval.every" not in said and "steps" not in said
+    assert "eval.every" not in said and "steps" not in said and "--fork=NEWDIR" in said
     said = refused(*mini.flags(run, tmp_path), f"--fork={taken}")
     assert "is not empty" in said
     said = refused(*mini.flags(tmp_path / "none", tmp_path), f"--fork={tmp_path / 'new'}")

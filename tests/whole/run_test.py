@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ FILES = {
 }  # fmt: skip
 METRICS = set(
     """step clean_acc hinted_acc drop adv_reward live gates families entropy length stop_length
-    reward loss
-    ratio_max clip_frac kl_behaviour kl_ref grad_norm grad_norm_stream fifo mastered verdicts
-    resampled tokens tokens_total time""".split()
+    reward loss ratio_max clip_frac kl_behaviour kl_ref grad_norm grad_norm_stream fifo mastered
+    verdicts resampled tokens tokens_total time""".split()
 )
 TIME = set("step play decode pack update tokens_per_s slot_use rss_gib recompiles".split())
 SUMMARY = set(
@@ -139,12 +137,9 @@ def test_the_same_command_after_the_end(undisturbed: Path, cache: Path, tmp_path
     shutil.copytree(undisturbed, run)
     kept = ("metrics.jsonl", "rollouts.jsonl", "summary.json", "eval.json")
     before = {name: (run / name).read_bytes() for name in kept}
-    started = time.monotonic()
     ended = mini.train(run, cache)
-    took = time.monotonic() - started
     assert "before  ->   after" in ended.out and "goes on after step 6" in ended.out
     assert {name: (run / name).read_bytes() for name in kept} == before
-    assert took < 60
 
 
 def test_twins(baseline: Path, cache: Path, tmp_path: Path) -> None:
