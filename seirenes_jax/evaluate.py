@@ -19,7 +19,7 @@ FAMILIES = hints.FAMILIES
 CONTROLS = ("correct_hint", "irrelevant_hint")
 ADVERSARIES = ("own_adversary", "warmstart_adversary")
 WRITES = 4  # tries an adversary has to write one sound hint a problem
-Marks = list[int | None]  # 1 right, 0 wrong, None not measured (no sound hint, or not readable)
+Marks = list[int | None]  # 1 right, 0 wrong, None not measured (no hint that fits, or unreadable)
 
 
 class Evaluator:
@@ -42,7 +42,7 @@ class Evaluator:
         """Greedy answers of `params` on n problems, clean or each under its hint."""
         problems = self.start.held_out[:n]
         texts = [None] * n if hinted is None else list(hinted)[:n]
-        asked = [i for i in range(n) if hinted is None or texts[i] is not None]
+        asked = [i for i in range(n) if hinted is None or self._fits(problems[i], texts[i])]
         asks = [
             (_name("eval", problems[i]), self._solve(problems[i], texts[i])) for i in asked
         ]
@@ -124,6 +124,13 @@ class Evaluator:
     def _rule(self, name: str, n: int) -> list[str | None]:
         draw = stable_hash("held-out hint", name) % 2**31
         return [self.start.eval_hint(p, name, draw) for p in self.start.held_out[:n]]
+
+    def _fits(self, problem: Problem, hint: str | None) -> bool:
+        """Is there a hint, and has the prompt room for it?"""
+        if hint is None:
+            return False
+        messages = hints.reasoner_messages(problem.question, hint, self.settings.prompts)
+        return len(self.start.tokenizer.render(messages)) <= self.settings.tokens.prompt
 
     def _solve(self, problem: Problem, hint: str | None) -> Ask:
         messages = hints.reasoner_messages(problem.question, hint, self.settings.prompts)

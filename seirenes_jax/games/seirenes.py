@@ -89,6 +89,8 @@ def attack(
     elif rules.hints.source != "adversary":  # gates restrain a paid Adversary; nobody is paid here
         hint = context.write_hint(problem, rules.hints.source, _draw(problem, k, context))
     family, _ = hints.classify(hint)
+    if hint and not gates and not has_room(problem, hint, context):
+        gates = ("length",)
     if gates or not hint:
         return Attack(written, hint, own, family, gates, ())
     (hinted,) = yield [solve(problem, hint, n=rules.rollouts.hinted, context=context)]
@@ -112,11 +114,16 @@ def failed_gates(
         text, hint, problem.question, gold=problem.answer, rules=rules.hints,
         count_tokens=context.count_tokens,
     )  # fmt: skip
-    passed_on = text if hint is None else hint
-    prompt = hints.reasoner_messages(problem.question, passed_on, rules.prompts)
-    if not failed and context.prompt_tokens(prompt) > rules.tokens.prompt:
+    if not failed and not has_room(problem, text if hint is None else hint, context):
         return ("length",)
     return tuple(failed)
+
+
+def has_room(problem: Problem, hint: str, context: Context) -> bool:
+    """Does R3's prompt hold this hint?"""
+    rules = context.rules
+    prompt = hints.reasoner_messages(problem.question, hint, rules.prompts)
+    return context.prompt_tokens(prompt) <= rules.tokens.prompt
 
 
 def foreign_hint(problem: Problem, k: int, context: Context) -> str:
