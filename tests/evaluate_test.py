@@ -66,7 +66,10 @@ def evaluator(say: Callable[[Name, Ask], str], *knobs: str) -> tuple[Evaluator, 
 
     start: Any = SimpleNamespace(
         held_out=PROBLEMS, rare=("rare_one",), eval_hint=eval_hint,
-        tokenizer=SimpleNamespace(count=lambda text: len(text.split())),
+        tokenizer=SimpleNamespace(
+            count=lambda text: len(text.split()),
+            render=lambda messages: [word for _, words in messages for word in words.split()],
+        ),
     )  # fmt: skip
     policy: Any = Policy(say)
     judge: Any = scripted.Judge()
