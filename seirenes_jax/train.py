@@ -75,7 +75,8 @@ def main(argv: Sequence[str]) -> int:
         config, spec=spec, workdir=flags["workdir"] or "", fork=flags["fork"] or ""
     )
     cache_dir = folder.cache_dir(flags["cache_dir"] or "")
-    run(settings, config, workdir, cache_dir=cache_dir)
+    with folder.held(workdir):
+        run(settings, config, workdir, cache_dir=cache_dir)
     return DONE
 
 

@@ -122,12 +122,14 @@ def test_data(refused, undisturbed: Path, tmp_path: Path, text: str | None, word
     assert not (run / "checkpoints").exists() or not any((run / "checkpoints").glob("[0-9]*"))
 
 
-def test_a_mistake_may_be_corrected(undisturbed: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_mistake_may_be_corrected(
+    refused, undisturbed: Path, cache: Path, tmp_path: Path
+) -> None:
     """The folder of a run that never began takes the corrected command."""
     run, file = tmp_path / "run", tmp_path / "rows.jsonl"
     knobs = {"problems__path": file, "model__path": undisturbed / "hf", "steps": 0}
-    first = mini.launch(mini.flags(run, cache, **knobs))
-    assert first.code == 2 and "no such file" in first.err and not first.out
+    assert "no such file" in refused(*mini.flags(run, cache, **knobs))
+    assert (run / "config.json").is_file()
     file.write_text("".join(GOOD.replace("1 + 1", f"{n} + 1") for n in range(10)))
     mini.train(run, cache, **(knobs | {"problems_per_step": 2}))
     assert json.loads((run / "summary.json").read_text())["steps"] == 0

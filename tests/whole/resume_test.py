@@ -14,7 +14,6 @@ from tests.whole import mini
 STRUCK = (sys.executable, "tests/whole/struck.py")
 
 KILLS = [  # in one life after the other: (place, when, nth call)
-    ("seirenes_jax.folder:write_config", "before", 1),
     ("seirenes_jax.checkpoint:Checkpoints.save", "after", 1),  # step 0 is being written
     ("seirenes_jax.sampler:Sampler.ask", "after", 6),  # in play
     ("seirenes_jax.train:apply_gradient", "before", 2),  # in the update of a second step
@@ -23,6 +22,7 @@ KILLS = [  # in one life after the other: (place, when, nth call)
     ("seirenes_jax.hf:_write_weights", "before", 1),  # all is played; the export is half done
 ]
 MORE_KILLS = [
+    ("seirenes_jax.folder:write_config", "before", 1),
     ("seirenes_jax.start:leave_model", "before", 1),
     ("seirenes_jax.train:measure_start", "after", 1),
     ("seirenes_jax.report:_append", "after", 1),
