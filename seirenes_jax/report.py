@@ -124,6 +124,7 @@ class RunLog:
         self.out = sys.stdout if out is None else out
         self._seconds: deque[float] = deque(maxlen=20)  # of the last steps, for the ETA
         self._last = time.monotonic()
+        self.logged = 0  # the last step whose line is written
         self._board: FileIO | None = None
         self._wandb = _start_wandb(wandb, self.folder) if wandb else None
         with saving(self.folder):
@@ -156,6 +157,7 @@ class RunLog:
         """Forget all steps after `step`, the one restored. `events.log` keeps its lines."""
         for file in (self._metrics, self._rollouts):
             cut_lines(Path(file.name), step)
+        self.logged = step
         if any((self.folder / "tensorboard").glob("*tfevents*")):
             self._board = self._start_board(step + 1)
 
@@ -164,6 +166,7 @@ class RunLog:
         row, step = plain(metrics), int(metrics["step"])
         _append(self._rollouts, [{"step": step, **plain(rollout)} for rollout in rollouts])
         _append(self._metrics, [row])
+        self.logged = step
         scalars = flatten(row)
         if self._board is None:
             self._board = self._start_board(step)

@@ -111,12 +111,14 @@ def run(
                     save(checkpoints, state, progress, score=score)
                 stop.check()
         except Stopped:
-            if progress.before and progress.step not in checkpoints.steps():
+            whole = progress.before and progress.step == log.logged  # its line is written, too
+            if whole and progress.step not in checkpoints.steps():
                 save(checkpoints, state, progress, score=None)
             checkpoints.wait()
-            log.event(f"stopped after step {progress.step}")
+            at = max(checkpoints.steps(), default=0)
+            log.event(f"stopped after step {at}")
             raise Stopped(
-                f"stopped after step {progress.step} of {settings.steps}; everything is saved in "
+                f"stopped after step {at} of {settings.steps}; everything is saved in "
                 f"{workdir}. The same command goes on from there."
             ) from None
         if progress.step not in checkpoints.steps():
