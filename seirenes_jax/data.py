@@ -1,6 +1,7 @@
 """Which problem comes next: a pure function of the seed, a global index and the mastered set.
 
-The whole state is that index and that set, whatever the number of processes.
+The whole state is that index and that set, whatever the number of processes: grain deals the
+problems, epoch after epoch, and any place of that endless deal can be asked for by its number.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,12 @@ class Order:
         if not problems:
             raise DataError("problems: got none; wanted at least one")
         self.problems, self.seed, self.mastered_share = problems, seed, mastered_share
-        self._order = grain.MapDataset.range(len(problems)).shuffle(seed=seed % 2**32).repeat()
+        self._deal: grain.MapDataset[tuple[Problem, int]] = (
+            grain.MapDataset.source(problems)
+            .shuffle(seed=seed % 2**32)  # of each epoch anew
+            .repeat()
+            .map_with_index(lambda index, problem: (problem, index // len(problems)))  # its visit
+        )
 
     def take(self, cursor: Cursor, n: int) -> tuple[list[tuple[Problem, int]], Cursor]:
         """The next n (problem, visit), each problem at most once, and the cursor behind them.
@@ -42,10 +48,9 @@ class Order:
         taken: dict[str, tuple[Problem, int]] = {}
         passes = 0
         while len(taken) < n:
-            visit, index = divmod(cursor.index, len(self.problems))
-            problem = self.problems[int(self._order[cursor.index])]
+            problem, visit = self._deal[cursor.index]
+            passes += cursor.index % len(self.problems) == 0
             cursor.index += 1
-            passes += index == 0
             if problem.id in taken:
                 continue
             if problem.id in cursor.mastered and not self._again(cursor.index) and passes < 3:

@@ -64,8 +64,11 @@ class Tokenizer:
         (Path(folder) / "generation_config.json").write_text(text)
 
 
-def load_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer of a Hugging Face folder (or hub id, where there is network)."""
+def load_tokenizer(path: str | Path, enable_thinking: str = "") -> Tokenizer:
+    """The tokenizer of a Hugging Face folder (or hub id, where there is network).
+
+    `enable_thinking` as prompts.enable_thinking: "true", "false", or "" = as the template has it.
+    """
     # Imported here: it takes seconds, and games and graders read this file without a tokenizer.
     from transformers import AutoTokenizer
 
@@ -87,6 +90,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
             f"{path}: the tokenizer has no chat template; wanted chat_template.jinja or the key "
             "chat_template in tokenizer_config.json. Use the instruction-tuned variant or add one."
         )
+    thinking = _thinking(hf, enable_thinking, path)
     generation = _read_generation(Path(path))
     stop_ids = _stop_ids(generation, hf.eos_token_id, path)
     pad_id = hf.pad_token_id
@@ -94,14 +98,35 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         vocab_size=1 + max(fast.get_vocab(with_added_tokens=True).values()),
         stop_ids=stop_ids,
         pad_id=stop_ids[0] if pad_id is None else pad_id,
-        render=lru_cache(maxsize=_PROMPTS_KEPT)(_renderer(hf, fast)),
+        render=lru_cache(maxsize=_PROMPTS_KEPT)(_renderer(hf, fast, thinking)),
         _fast=fast,
         _hf=hf,
         _generation=generation,
     )
 
 
-def _renderer(hf: Any, fast: Any) -> Callable[[Messages], tuple[int, ...]]:
+def _thinking(hf: Any, wanted: str, path: str | Path) -> dict[str, bool]:
+    """What the chat template is told of thinking; refused where it makes no difference to it."""
+    if wanted == "":
+        return {}
+    said = [
+        hf.apply_chat_template(
+            [{"role": "user", "content": "1 + 1?"}], tokenize=False, add_generation_prompt=True,
+            enable_thinking=thinks,
+        )
+        for thinks in (True, False)
+    ]  # fmt: skip
+    if said[0] == said[1]:
+        raise ConfigError(
+            f"prompts.enable_thinking: got {wanted!r}; the chat template of {path} says the same "
+            'with and without: leave the knob empty (""), or use a model that thinks on demand'
+        )
+    return {"enable_thinking": wanted == "true"}
+
+
+def _renderer(
+    hf: Any, fast: Any, thinking: Mapping[str, bool]
+) -> Callable[[Messages], tuple[int, ...]]:
     controls = [t.content for t in fast.get_added_tokens_decoder().values() if t.special]
     longest_first = sorted(controls, key=len, reverse=True)
     control = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
@@ -114,7 +139,9 @@ def _renderer(hf: Any, fast: Any) -> Callable[[Messages], tuple[int, ...]]:
 
     def render(messages: Messages) -> tuple[int, ...]:
         turns = [{"role": speaker, "content": said(words)} for speaker, words in messages]
-        text = hf.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        text = hf.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True, **thinking
+        )
         return tuple(fast.encode(text, add_special_tokens=False).ids)
 
     return render

@@ -99,3 +99,9 @@ def test_mastery_is_won_by_all_right_and_lost_by_any_failure() -> None:
 def test_no_problems_at_all_is_an_error() -> None:
     with pytest.raises(DataError, match="got none"):
         order(problems=[])
+
+
+def test_any_place_of_the_endless_order_is_reached_without_what_comes_before_it() -> None:
+    epochs = 25_000_000
+    (problem, visit), *rest = order().take(Cursor(40 * epochs), 40)[0]
+    assert visit == epochs and {p.id for p, _ in rest} | {problem.id} == {p.id for p in PROBLEMS}

@@ -111,3 +111,30 @@ def test_what_cannot_be_read_is_refused_with_the_way_out(folder: Path, tmp_path:
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": "end"}')
     with pytest.raises(ConfigError, match="where an answer ends"):
         load_tokenizer(tmp_path)
+
+
+HYBRID = (
+    "{%- for message in messages %}{{ '<|' + message.role + '|>' + message.content }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '<|assistant|>' }}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}"
+    "{{ '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}"
+)  # as hybrid-thinking models have it: thinking unless told otherwise
+
+
+def test_a_hybrid_template_is_told_whether_to_think(folder: Path, tmp_path: Path) -> None:
+    load_tokenizer(folder).save(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(HYBRID)
+    asked = (("user", "Tom has 5"),)
+    prompts = {said: load_tokenizer(tmp_path, said).render(asked) for said in ("", "true", "false")}
+    assert prompts[""] == prompts["true"]
+    plain, thought = prompts["true"], load_tokenizer(tmp_path).encode("<think>\n\n</think>\n\n")
+    assert prompts["false"] == (*plain, *thought)
+    # The switch belongs to the run, not to the tokenizer that it leaves behind.
+    load_tokenizer(tmp_path, "false").save(tmp_path / "left")
+    assert load_tokenizer(tmp_path / "left").render(asked) == plain
+
+
+@pytest.mark.parametrize("said", ["true", "false"])
+def test_a_template_without_the_switch_refuses_it(folder: Path, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"enable_thinking: got '{said}'.*says the same"):
+        load_tokenizer(folder, said)
