@@ -152,6 +152,34 @@ def paired_t(
     return Interval(mean, mean - reach, mean + reach, n), p
 
 
+def sign_flip(
+    after: Sequence[float], before: Sequence[float], *, seed: int = 0, draws: int = 20_000
+) -> float:
+    """Two-sided p of no gap over paired problems: how often random signs reach as far.
+
+    Assumes nothing of the distribution of gaps; never 0, the observed signs are one of the draws.
+    """
+    gaps = _differences(after, before)
+    gaps = gaps[gaps != 0.0]  # a sign changes nothing there
+    random = np.random.default_rng(seed)
+    reached, chunk = 1, max(1, min(draws, 4_000_000 // max(1, gaps.size)))
+    for start in range(0, draws, chunk):
+        signs = random.integers(0, 2, (min(chunk, draws - start), gaps.size), np.int8) * 2 - 1
+        reached += int((np.abs(signs @ gaps) >= abs(gaps.sum()) - 1e-9).sum())
+    return reached / (draws + 1)
+
+
+def holm(chances: Sequence[float]) -> list[float]:
+    """p-values corrected for being several (Holm 1979), in their order."""
+    order = sorted(range(len(chances)), key=lambda i: chances[i])
+    corrected = [0.0] * len(chances)
+    most = 0.0
+    for rank, i in enumerate(order):
+        most = max(most, min(1.0, (len(chances) - rank) * chances[i]))
+        corrected[i] = most
+    return corrected
+
+
 def _differences(after: Sequence[float], before: Sequence[float]) -> np.ndarray:
     if len(after) != len(before) or not after:
         raise DataError(

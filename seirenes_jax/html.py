@@ -47,7 +47,9 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Columns are (name, format): text | code | percent | points | number | whole | seconds."""
+    """Columns are (name, format): text | code | percent | share (percent without sign and decimals)
+    | points | number | whole | seconds.
+    """
 
     columns: tuple[tuple[str, str], ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -85,7 +87,10 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """A matrix of values; low and high fix the ends of the colour scale."""
+    """A matrix of values; low and high fix the ends of the colour scale.
+
+    `links`, where given, has (anchor of a card, what to say of the cell) for every cell.
+    """
 
     title: str
     rows: tuple[str, ...]
@@ -96,6 +101,7 @@ class Heat:
     format: str = "percent"
     low: float | None = None
     high: float | None = None
+    links: tuple[tuple[tuple[str, str] | None, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +134,27 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Card:
+    """One problem. The link #anchor opens the viewer at it."""
+
     step: int
     title: str
     aside: str
     rows: tuple[Row, ...]
+    anchor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Cards:
-    """The viewer: step slider, search, filters (flag, label) as buttons, facets as a list."""
+    """The viewer: step slider, search, filters (flag, label) as buttons, facets as a list.
+
+    `stepped` False: the cards know no steps, and there is no slider.
+    """
 
     cards: tuple[Card, ...]
     filters: tuple[tuple[str, str], ...] = ()
     facet_label: str = ""
     facets: tuple[tuple[str, str], ...] = ()
+    stepped: bool = True
 
 
 @dataclass(frozen=True, slots=True)

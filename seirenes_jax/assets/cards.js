@@ -56,7 +56,7 @@ function textOf(card) {  // everything of a card that can be searched, once
 
 makers.Cards = (part) => {
   const steps = [...new Set(part.cards.map((card) => card.step))].sort((a, b) => a - b);
-  const state = {at: steps.length - 1, every: false, terms: [], filter: null, facet: "", page: 0};
+  const state = {at: steps.length - 1, every: !part.stepped, terms: [], filter: null, facet: "", page: 0};
   const wanted = () => [state.filter, state.facet].filter(Boolean);
   const rowFits = (row) => wanted().every((flag) => row.flags.includes(flag));
   const fits = (card) => {
@@ -111,20 +111,37 @@ makers.Cards = (part) => {
     list.replaceChildren(...sorted.slice(state.page * PAGE, (state.page + 1) * PAGE).map(cardNode));
     const turn = (by) => { state.page += by; show(); list.scrollIntoView({block: "start"}); };
     pager.replaceChildren(...(pages > 1 ? [
-      el("button", {type: "button", disabled: state.page === 0, click: () => turn(-1)}, "Newer"),
+      el("button", {type: "button", disabled: state.page === 0, click: () => turn(-1)}, part.stepped ? "Newer" : "Previous"),
       `page ${state.page + 1} of ${pages}`,
-      el("button", {type: "button", disabled: state.page === pages - 1, click: () => turn(1)}, "Older")] : []));
+      el("button", {type: "button", disabled: state.page === pages - 1, click: () => turn(1)}, part.stepped ? "Older" : "Next")] : []));
   }
   function cardNode(card) {
     const rows = card.rows.filter((row) => row.always || rowFits(row));
-    return el("article", {class: "panel card", "data-step": card.step},
+    return el("article", {class: "panel card", "data-step": card.step, id: card.anchor || null},
       el("h3", {}, ...marked(card.title, state.terms), el("span", {}, ...marked(card.aside, state.terms))),
       ...rows.map((row) => el("div", {class: `row ${row.tone}${row.cells.length === 1 ? " one" : ""}`},
         ...row.cells.map((cell) => el("div", {class: "cell"},
           ...cell.flatMap((block) => blocks[block.kind](block, state.terms).filter(Boolean)))))));
   }
+  function visit() {  // a link to one card: nothing may hide it, and its page must be open
+    const anchor = decodeURIComponent(location.hash.slice(1));
+    const card = anchor && part.cards.find((one) => one.anchor === anchor);
+    if (!card) return;
+    Object.assign(state, {terms: [], filter: null, facet: "", every: true});
+    search.value = "";
+    all.checked = true;
+    if (facet) facet.value = "";
+    pills.forEach((pill) => pill.setAttribute("aria-pressed", "false"));
+    found = part.cards;
+    const sorted = [...found].sort((a, b) => b.step - a.step);
+    state.page = Math.floor(sorted.indexOf(card) / PAGE);
+    show();
+    document.getElementById(anchor).scrollIntoView({block: "start"});
+  }
   show();
+  window.addEventListener("hashchange", visit);
+  setTimeout(visit);  // once the viewer stands in the page
   return el("div", {class: "viewer"}, el("div", {class: "tools"}, search, ...pills, facet,
-    el("div", {class: "stepper"}, output, el("div", {class: "track"}, strip, slider),
-      el("label", {}, all, "every step"))), count, list, pager);
+    part.stepped ? el("div", {class: "stepper"}, output, el("div", {class: "track"}, strip, slider),
+      el("label", {}, all, "every step")) : null), count, list, pager);
 };

@@ -26,6 +26,7 @@ function short(value) {
 }
 const formats = {
   percent: (value) => (100 * value).toFixed(1) + "%",
+  share: (value) => String(Math.round(100 * value)),
   points: (value) => (value > 0 ? "+" : value < 0 ? "\u2212" : "") + Math.abs(100 * value).toFixed(1),
   number: short,
   whole: (value) => Math.round(value).toLocaleString("en"),
@@ -96,7 +97,10 @@ makers.Heat = (part) => {
   const rows = part.rows.map((name, i) => el("tr", {}, el("th", {scope: "row"}, name),
     ...part.columns.map((column, j) => {
       const value = part.values[i][j];
-      const cell = el("td", {title: `${name}, ${column}`}, shown(value, part.format));
+      const link = (part.links[i] || [])[j] || null, text = shown(value, part.format);
+      if (!link && value === null && part.links.length) return el("td");  // no such cell
+      const cell = el("td", {title: link ? link[1] : `${name}, ${column}`},
+        link ? el("a", {href: "#" + link[0]}, text) : text);
       if (value !== null) {
         const share = Math.max(0, Math.min(1, (value - low) / (high - low || 1)));
         cell.style.background = `color-mix(in srgb, var(--c0) ${Math.round(6 + 74 * share)}%, var(--panel))`;
