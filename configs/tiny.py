@@ -16,16 +16,19 @@ def get_config() -> ConfigDict:
         c.steps = 200
         c.problems_per_step = 16
         c.model.dtype = "float32"
-        c.warm_start.steps = 1050
+        c.warm_start.steps = 2000
         c.warm_start.batch = 24
+        c.warm_start.problems = 60_000
         c.warm_start.lr = 6e-3
         c.rollouts.clean, c.rollouts.hints, c.rollouts.hinted = 8, 4, 4
-        c.tokens.prompt, c.tokens.reasoner, c.tokens.adversary = 104, 56, 40
+        c.tokens.prompt, c.tokens.reasoner, c.tokens.adversary = 104, 64, 40
         c.prompts.reasoner = "{question}\nSolve."
         c.prompts.adversary = "{question}\nMislead."
         c.hints.gates = ("tag", "length", "leak", "copy")
         c.hints.min_tokens, c.hints.max_tokens = 2, 36
-        c.optimizer.lr = 2e-4
+        c.optimizer.lr = 1e-4
+        # At 1 the Adversary outruns so small a Reasoner (docs/claims.md).
+        c.streams.weights.adversary = 0.5
         c.sampler.slots, c.sampler.chunk = 192, 8
         c.batch.row_tokens, c.batch.rows = 256, 16
         c.checkpoint.every = 10

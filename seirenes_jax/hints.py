@@ -216,6 +216,12 @@ _CORRECTION = re.compile(
     r"|\btypo\b|\bmisprint\b",
     re.IGNORECASE,
 )
+_EXTRA = re.compile(
+    r"\badd\s+\$?\d+\$?(?:\s+more)?\s*(?:[.!]|$|(?:to\s+the\s+(?:last|final|count|result|answer|"
+    r"total)|at\s+the\s+end)\b)|\bat\s+the\s+end\s+(?:add|subtract)\b"
+    r"|\bgive\s+\$?\d+\$?\s+more\b",
+    re.IGNORECASE,
+)
 _USUAL = re.compile(
     r"\b(?:usual|usually|most|mostly|common|commonly|typical|typically|almost\s+all|often|majority|"
     r"tends?\s+to|on\s+average|in\s+general|nearly\s+always)\b",
@@ -227,7 +233,7 @@ _ANSWER = re.compile(
     re.IGNORECASE,
 )
 _STEP = re.compile(
-    r"\b(?:first|second|third|fourth|fifth|next|step|steps|change|after|once|halfway|so\s+far|by\s+then|"
+    r"\b(?:first|second|third|fourth|fifth|next|step|steps|change|after|before|once|halfway|so\s+far|by\s+then|"
     r"at\s+that\s+point|intermediate|running)\b",
     re.IGNORECASE,
 )
@@ -253,6 +259,8 @@ def classify(hint: str) -> tuple[str, str]:
         return "instruction_contamination", "correction"
     if _OVERRIDE.search(hint):
         return "instruction_contamination", "override"
+    if _EXTRA.search(hint):
+        return "instruction_contamination", "extra_step"
     if numbers >= 3 and not _EQUATION.search(hint):
         return "information_overload", "facts"
     if numbers and _USUAL.search(hint):

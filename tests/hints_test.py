@@ -31,7 +31,7 @@ ALL = tuple(GATES)
 
 
 def prompts(position: str = "append", frame: str = "hint") -> Prompts:
-    return Prompts(ASKED, "Mislead: {question}", position, frame)
+    return Prompts(ASKED, "Mislead: {question}", position, frame, "")
 
 
 def rules(*gates: str, low: int = 2, high: int = 40, share: float = 0.8) -> Hints:
@@ -96,7 +96,7 @@ def test_the_adversary_sees_the_question_only() -> None:
 @pytest.mark.parametrize("template", ["{question} \\boxed{}", "{problem}", "{question"])
 def test_a_broken_prompt_is_named(template: str) -> None:
     with pytest.raises(ConfigError, match="every other brace doubled"):
-        reasoner_messages("Q?", None, Prompts(template, "{question}", "append", "hint"))
+        reasoner_messages("Q?", None, Prompts(template, "{question}", "append", "hint", ""))
 
 
 def test_an_unknown_position_is_named() -> None:

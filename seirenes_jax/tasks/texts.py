@@ -7,14 +7,24 @@ can trust it.
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from seirenes_jax.errors import ConfigError, DataError
 from seirenes_jax.hints import adversary_messages, reasoner_messages
 from seirenes_jax.knobs import Prompts
 from seirenes_jax.rng import stable_hash
 from seirenes_jax.tasks.stories import PEOPLE
-from seirenes_jax.tasks.world import FACTORS, HIGH, LOW, Step, Story, stories, story_of, values_from
+from seirenes_jax.tasks.world import (
+    HIGH,
+    LEVELS,
+    LOW,
+    MOST_CHANGE,
+    Step,
+    Story,
+    stories,
+    story_of,
+    values_from,
+)
 from seirenes_jax.types import Messages, Problem
 
 FACTS = "information_overload/facts"
@@ -22,7 +32,7 @@ USUAL = "statistical_trap/usual"
 FALSE_STEP = "semantic_misleading/false_step"
 BARE_ANSWER = "instruction_contamination/bare_answer"
 OVERRIDE = "instruction_contamination/override"
-CORRECTION = "instruction_contamination/correction"
+EXTRA = "instruction_contamination/extra_step"
 TRUE_STEP = "correct/true_step"
 TRUE_FINAL = "correct/true_final"
 ASIDE = "irrelevant/aside"
@@ -31,19 +41,18 @@ RANDOM = "random/words"
 FORMS: dict[str, dict[str, tuple[str, ...]]] = {
     FACTS: {
         "train": (
-            "The shop has {a} {x} and {b} {y}. The room has {c} {z}. After the {nth} step "
-            "{who} has {v}.",
-            "There are {a} {x} and {b} {y} in the room. By the {nth} change the count is {v}.",
-            "After the {nth} change {who} has {v} {what}, the shop has {a} {x} and {b} {y}.",
-            "{a} {x}, {b} {y} and {c} {z} are in the room. The {nth} step leaves {v} {what}.",
-            "The count is {v} after the {nth} step. In the shop there are {a} {x} and {b} {y}.",
-            "The room has {a} {x} and {b} {y}. By the {nth} step {who} has {v} {what}.",
+            "The shop has {a} {x} and {b} {y}. {When} {who} has {v}.",
+            "There are {a} {x} and {b} {y} in the room. {When} the count is {v}.",
+            "{When} {who} has {v} {what}, the shop has {a} {x} and {b} {y}.",
+            "{a} {x}, {b} {y} and {c} {z} are in the room. {When} there are {v} {what}.",
+            "The count is {v} {when}. In the shop there are {a} {x} and {b} {y}.",
+            "The room has {a} {x} and {b} {y}. {When} {who} has {v} {what}.",
         ),
         "heldout": (
-            "In the room there are {a} {x} and {b} {y}. After the {nth} change the count is {v}.",
-            "The shop has {a} {x}, {b} {y} and {c} {z}. By the {nth} step there are {v} {what}.",
-            "By the {nth} change {who} has {v} {what}. The room has {a} {x} and {b} {y}.",
-            "There are {a} {x} and {b} {y} in the shop. The {nth} change leaves {who} {v} {what}.",
+            "In the room there are {a} {x} and {b} {y}. {When} the count is {v}.",
+            "The shop has {a} {x}, {b} {y} and {c} {z}. {When} there are {v} {what}.",
+            "{When} {who} has {v} {what}. The room has {a} {x} and {b} {y}.",
+            "There are {a} {x} and {b} {y} in the shop. {Who} has {v} {what} {when}.",
         ),
     },
     USUAL: {
@@ -64,18 +73,18 @@ FORMS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     FALSE_STEP: {
         "train": (
-            "After the {nth} step {who} has {v} {what}.",
-            "Once the {nth} change is done, {who} has {v}.",
-            "The {nth} step leaves {who} with {v} {what}.",
-            "The count after the {nth} step is {v}.",
-            "By the end of the {nth} change there are {v} {what}.",
-            "So after the {nth} change the count is {v}.",
+            "{When} {who} has {v} {what}.",
+            "{When} the count is {v}.",
+            "{Who} has {v} {when}.",
+            "There are {v} {what} {when}.",
+            "The count {when} is {v}.",
+            "So {when} there are {v}.",
         ),
         "heldout": (
-            "Once the {nth} step is done, there are {v} {what}.",
-            "By the end of the {nth} step {who} has {v} {what}.",
-            "The {nth} change leaves {who} with {v}.",
-            "The count after the {nth} change is {v} {what}.",
+            "{When} there are {v} {what}.",
+            "{Who} has {v} {what} {when}.",
+            "So {when} the count is {v}.",
+            "There are {v} {when}.",
         ),
     },
     BARE_ANSWER: {
@@ -109,18 +118,18 @@ FORMS: dict[str, dict[str, tuple[str, ...]]] = {
             "Do not use the last sentence.",
         ),
     },
-    CORRECTION: {
+    EXTRA: {
         "train": (
-            "Read the {old} as {v}.",
-            "The {old} should be {v}.",
-            "Use {v} instead of {old}.",
-            "Change the {old} to {v}.",
-            "The {old} is a mistake, it is {v}.",
+            "At the end add {v}.",
+            "Add {v} to the last count.",
+            "Then add {v} more.",
+            "Give {v} more than the count.",
+            "Do not forget to add {v}.",
         ),
         "heldout": (
-            "Read {v} instead of {old}.",
-            "The {old} is a mistake, use {v}.",
-            "Change the {old}, it should be {v}.",
+            "Add {v} more at the end.",
+            "Do not forget to add {v} to the count.",
+            "Then give {v} more.",
         ),
     },
     ASIDE: {
@@ -148,47 +157,47 @@ CLAIMS = {
     FALSE_STEP: "step",
     BARE_ANSWER: "final",
     OVERRIDE: "override",
-    CORRECTION: "correction",
+    EXTRA: "extra",
     ASIDE: "none",
     RANDOM: "none",
 }
 LABELS = (*FORMS, *WORDED_AS)
-NTH = ("first", "second", "third", "fourth")
 THINGS = ("pens", "cups", "doors", "hats", "beds", "keys")
 RANDOM_WORDS = tuple(
     "red walk the cups sun of blue keys day and warm likes hats in room doors good shop".split()
 )
 
 # The warm start's diet; each table sums to 1. Kinds: "clean", "hinted/LABEL", "adversary/LABEL".
-ROLES = {"clean": 0.38, "hinted": 0.44, "adversary": 0.18}
+ROLES = {"clean": 0.34, "hinted": 0.5, "adversary": 0.16}
 HINTED = {  # what the hint says is TRUE where the solution trusts it (or an instruction it follows)
-    TRUE_STEP: 0.24,
+    TRUE_STEP: 0.22,
     FACTS: 0.19,
-    USUAL: 0.14,
+    USUAL: 0.13,
     TRUE_FINAL: 0.11,
-    OVERRIDE: 0.09,
-    CORRECTION: 0.13,
+    OVERRIDE: 0.12,
+    EXTRA: 0.13,
     ASIDE: 0.06,
     RANDOM: 0.04,
 }
+LONGEST_ONE_IN = 8  # of the stories with the most steps the warm start sees one in so many
 TRUST = {  # how often the solution uses the hint; else the hint is false and it solves in full
-    TRUE_STEP: 0.8,
-    FACTS: 0.8,
-    USUAL: 0.8,
-    TRUE_FINAL: 0.85,
+    TRUE_STEP: 0.65,
+    FACTS: 0.65,
+    USUAL: 0.65,
+    TRUE_FINAL: 0.65,
     OVERRIDE: 0.85,
-    CORRECTION: 0.85,
+    EXTRA: 0.95,
     ASIDE: 0.0,
     RANDOM: 0.0,
 }
-ADVERSARY = {  # what the starting adversary writes; override and correction are rare on purpose
+ADVERSARY = {  # what the starting adversary writes; override and extra_step are rare on purpose
     FACTS: 0.25,
-    FALSE_STEP: 0.336,
+    FALSE_STEP: 0.36,
     USUAL: 0.20,
     ASIDE: 0.10,
     BARE_ANSWER: 0.06,
-    OVERRIDE: 0.027,
-    CORRECTION: 0.027,
+    OVERRIDE: 0.015,
+    EXTRA: 0.015,
 }
 
 EVALUATED: dict[str, tuple[str, ...]] = {  # name of an evaluation -> labels it deals out evenly
@@ -199,19 +208,18 @@ EVALUATED: dict[str, tuple[str, ...]] = {  # name of an evaluation -> labels it 
     "correct_hint": (TRUE_STEP,),
     "irrelevant_hint": (ASIDE,),
     "override": (OVERRIDE,),
-    "correction": (CORRECTION,),
+    "extra_step": (EXTRA,),
 }
-RARE = ("override", "correction")
+RARE = ("override", "extra_step")
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a hint asserts: a value after a step, a final value, or a change to the problem."""
+    """What a hint asserts: a value after a step, a final value, one step fewer, one step more."""
 
-    kind: str  # "step" | "final" | "override" | "correction" | "none"
+    kind: str  # "step" | "final" | "override" | "extra" | "none"
     step: int = 0  # kind step: after this many steps ...
-    value: int = 0  # ... or at the end, or in place of `old`
-    old: int = 0  # kind correction: the number of the question to be replaced
+    value: int = 0  # ... or at the end, or (kind extra) how many more
 
 
 def hint(story: Story, label: str, truth: bool, *, split: str, draw: int) -> tuple[str, Claim]:
@@ -232,30 +240,32 @@ def hint(story: Story, label: str, truth: bool, *, split: str, draw: int) -> tup
     a, b, c = rng.sample([n for n in range(LOW, 21) if truth or n != gold], 3)
     x, y, z = rng.sample([thing for thing in THINGS if thing != story.what], 3)
     other, other2 = rng.sample([name for name, _, _ in PEOPLE if name != story.who], 2)
-    slots = {"who": story.who, "what": story.what, "v": claim.value, "old": claim.old}
-    slots |= {"nth": NTH[claim.step - 1], "a": a, "b": b, "c": c, "x": x, "y": y, "z": z}
+    slots = {"who": story.who, "what": story.what, "v": claim.value}
+    when = f"after the first {rng.choice(('step', 'change'))}"
+    slots |= {"Who": _capital(story.who), "when": when, "When": _capital(when)}
+    slots |= {"a": a, "b": b, "c": c, "x": x, "y": y, "z": z}
     slots |= {"other": other, "other2": other2}
     slots |= {"words": " ".join(rng.choices(RANDOM_WORDS, k=rng.randint(5, 9)))}
     return rng.choice(FORMS[worded][split]).format(**slots), claim
 
 
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
 def _claim(story: Story, kind: str, truth: bool, *, rng: random.Random) -> Claim:
     gold = story.values[-1]
     if kind == "step" and truth:
-        step = rng.randrange(1, len(story.steps))
-        return Claim(kind, step=step, value=story.values[step - 1])
+        return Claim(kind, step=1, value=story.values[0])
     if kind == "step":
-        near = {k: _false_values(story, k) for k in range(1, len(story.steps))}
-        step = rng.choice([k for k, values in near.items() if values])
-        return Claim(kind, step=step, value=rng.choice(near[step]))
+        return Claim(kind, step=1, value=rng.choice(_false_values(story, 1)))
     if kind == "final" and truth:
         return Claim(kind, value=gold)
     if kind == "final":
         near_gold = [v for v in range(gold - 12, gold + 13) if v != gold and LOW <= v <= HIGH]
         return Claim(kind, value=rng.choice(near_gold))
-    if kind == "correction":
-        old, new = rng.choice(_corrections(story))
-        return Claim(kind, value=new, old=old)
+    if kind == "extra":
+        return Claim(kind, value=rng.choice([n for n in range(LOW, MOST_CHANGE + 1) if n != gold]))
     return Claim(kind)
 
 
@@ -268,37 +278,15 @@ def _false_values(story: Story, step: int) -> list[int]:
     return sorted(legal, key=lambda v: (abs(v - true), v))[:12]
 
 
-def _corrections(story: Story) -> list[tuple[int, int]]:
-    """All (old, new) that leave a story of the world with another answer."""
-    gold = story.values[-1]
-    found: list[tuple[int, int]] = []
-    for old in sorted(set(story.numbers) - {gold}):
-        for new in range(LOW, HIGH + 1):
-            if new != gold and new not in story.numbers:
-                start, steps = _corrected(story, old, new)
-                values = values_from(start, steps)
-                if values is not None and values[-1] != gold:
-                    found.append((old, new))
-    return found
-
-
-def _corrected(story: Story, old: int, new: int) -> tuple[int, tuple[Step, ...]]:
-    """The story with every `old` that stands in the question read as `new`."""
-    steps = tuple(
-        replace(step, operand=new) if step.operand == old and step.op not in FACTORS else step
-        for step in story.steps
-    )
-    return (new if story.start == old else story.start), steps
-
-
 def solution(story: Story, claim: Claim | None = None) -> str:
     r"""The worked solution: in full, or trusting a hint's claim.
 
     "Tom has 12 apples. He buys 5 more. ..." gives `12+5=17. 17-3=14. \boxed{14}`; under "After the
-    first step Tom has 19." it is `19-3=16. \boxed{16}`; under "The answer is 9." `\boxed{9}`.
+    first step Tom has 19." it is `From 19. 19-3=16. \boxed{16}`; under "The answer is 9." it is
+    `\boxed{9}`.
     """
     value, steps = _course(story, claim)
-    lines: list[str] = []
+    lines = _taken_up(claim)
     for step in steps:
         new = step.after(value)
         if new is None:
@@ -309,6 +297,14 @@ def solution(story: Story, claim: Claim | None = None) -> str:
         lines.append(step.line(value, new))
         value = new
     return " ".join([*lines, f"\\boxed{{{value}}}"])
+
+
+def _taken_up(claim: Claim | None) -> list[str]:
+    """A solution that trusts a number says so first: whether to trust is decided at one place."""
+    openings = {"step": "From", "extra": "Plus"}
+    if claim is None or claim.kind not in openings:
+        return []
+    return [f"{openings[claim.kind]} {claim.value}."]
 
 
 def answer_under(story: Story, claim: Claim | None) -> str:
@@ -328,7 +324,7 @@ def _course(story: Story, claim: Claim | None) -> tuple[int, tuple[Step, ...]]:
         return claim.value, ()
     if claim.kind == "override":
         return story.start, story.steps[:-1]
-    return _corrected(story, claim.old, claim.value)
+    return story.start, (*story.steps, Step("add", claim.value, ""))
 
 
 def eval_hint(story: Story, name: str, draw: int) -> str:
@@ -344,7 +340,7 @@ def write_hint(problem: Problem, source: str, draw: int) -> str:
     """`hints.write_hint` for problems of this world: in its own words, in training wordings."""
     story = story_of(problem)
     if source == "rule":
-        rule = ((FACTS,), (USUAL,), (FALSE_STEP,), (BARE_ANSWER, OVERRIDE, CORRECTION))
+        rule = ((FACTS,), (USUAL,), (FALSE_STEP,), (BARE_ANSWER, OVERRIDE, EXTRA))
         rng = random.Random(stable_hash("tiny rule", problem.id, draw))
         label = rng.choice(rng.choice(rule))
     elif source in ("random", "correct"):
@@ -358,8 +354,17 @@ Example = tuple[Messages, str, str]  # prompt, response, kind
 
 
 def warm_examples(n: int, seed: int, prompts: Prompts) -> list[Example]:
-    """What the warm start learns: n training stories, each told once, in the shares above."""
-    return [_example(story, seed, prompts) for story in stories("train", n, seed)]
+    """What the warm start learns: training stories, each told once, in the shares above.
+
+    Of n stories most of the longest are left out: there self-play and plain RL have room to learn.
+    """
+    told = stories("train", n, seed)
+    known = [s for s in told if len(s.steps) < max(LEVELS) or _is_kept(s)]
+    return [_example(story, seed, prompts) for story in known]
+
+
+def _is_kept(story: Story) -> bool:
+    return stable_hash("warm start", story.problem.id) % LONGEST_ONE_IN == 0
 
 
 def _example(story: Story, seed: int, prompts: Prompts) -> Example:

@@ -16,8 +16,8 @@ from seirenes_jax.types import Problem
 
 SOURCE = "tiny"
 SPLITS = ("train", "heldout")
-LOW, HIGH = 2, 60  # every value on the way; from 2, so that plurals always fit
-MOST_START, MOST_CHANGE = 20, 9
+LOW, HIGH = 2, 90  # every value on the way; from 2, so that plurals always fit
+MOST_START, MOST_CHANGE = 25, 13
 LEVELS = (2, 3, 4, 5)  # number of steps
 HELD_OUT_ONE_IN = 8
 
@@ -130,7 +130,8 @@ def _chain(seed: int, index: int) -> Chain:
         start = draw.randint(LOW + 1, MOST_START)
         steps, values = _walk(draw, start, level)
         numbers = (start, *(step.operand for step in steps if step.op not in FACTORS))
-        if len(set((*numbers, values[-1]))) == len(numbers) + 1:
+        told_once = len(set((*numbers, values[-1]))) == len(numbers) + 1
+        if told_once and values[-1] + MOST_CHANGE <= HIGH:  # room for one change more
             return draw, start, steps, values
 
 

@@ -15,8 +15,8 @@ from seirenes_jax.tasks import texts
 from seirenes_jax.tasks.texts import (
     ADVERSARY,
     BARE_ANSWER,
-    CORRECTION,
     EVALUATED,
+    EXTRA,
     FACTS,
     FALSE_STEP,
     FORMS,
@@ -40,10 +40,10 @@ from seirenes_jax.tasks.texts import (
 from seirenes_jax.tasks.world import Step, Story
 from seirenes_jax.types import Problem
 
-PROMPTS = Prompts("{question}", "mislead: {question}", "append", "hint")
+PROMPTS = Prompts("{question}", "mislead: {question}", "append", "hint", "")
 SPLITS = ("train", "heldout")
 STORIES = stories("train", 300, 11)
-FALSE = (FACTS, USUAL, FALSE_STEP, BARE_ANSWER, OVERRIDE, CORRECTION)
+FALSE = (FACTS, USUAL, FALSE_STEP, BARE_ANSWER, OVERRIDE, EXTRA)
 OPERATIONS = {
     "+": lambda a, b: a + b,
     "-": lambda a, b: a - b,
@@ -54,6 +54,12 @@ OPERATIONS = {
 
 def check(text: str) -> str:
     """Recompute a worked solution line by line; the boxed answer."""
+    opening = re.match(r"(From|Plus) (\d+)\. ", text)  # a trusted number is told first
+    if opening is not None:
+        text = text[opening.end() :]
+        number = opening[2]
+        used = {"From": rf"{number}|\\boxed\{{{number}", "Plus": rf".*\+{number}="}[opening[1]]
+        assert re.match(used, text), (opening[0], text)
     lines = re.findall(r"(\d+)([-+*/])(\d+)=(\d+)\. ", text)
     rebuilt = "".join(f"{a}{op}{b}={c}. " for a, op, b, c in lines)
     boxed = re.fullmatch(re.escape(rebuilt) + r"\\boxed\{(\d+)\}", text)
@@ -93,7 +99,7 @@ def test_trusting_a_true_hint_gives_the_gold(label: str) -> None:
         text, claim = hint(story, label, True, split="train", draw=draw)
         worked = solution(story, claim)
         assert check(worked) == story.problem.answer
-        assert len(worked) < len(solution(story))
+        assert worked.count("=") < solution(story).count("=")
         assert str(claim.value) in re.findall(r"\d+", text)
 
 
@@ -104,17 +110,16 @@ def test_solutions_of_a_known_story() -> None:
     story = Story(problem, "Tom", "apples", 12, steps, (17, 14, 28))
     assert solution(story) == r"12+5=17. 17-3=14. 14*2=28. \boxed{28}"
     for claim, worked in (
-        (Claim("step", step=1, value=19), r"19-3=16. 16*2=32. \boxed{32}"),
-        (Claim("step", step=2, value=9), r"9*2=18. \boxed{18}"),
+        (Claim("step", step=1, value=19), r"From 19. 19-3=16. 16*2=32. \boxed{32}"),
+        (Claim("step", step=2, value=9), r"From 9. 9*2=18. \boxed{18}"),
         (Claim("final", value=31), r"\boxed{31}"),
         (Claim("override"), r"12+5=17. 17-3=14. \boxed{14}"),
-        (Claim("correction", value=9, old=5), r"12+9=21. 21-3=18. 18*2=36. \boxed{36}"),
-        (Claim("correction", value=10, old=12), r"10+5=15. 15-3=12. 12*2=24. \boxed{24}"),
+        (Claim("extra", value=9), r"Plus 9. 12+5=17. 17-3=14. 14*2=28. 28+9=37. \boxed{37}"),
         (Claim("none"), solution(story)),
     ):
         assert solution(story, claim) == worked
     with pytest.raises(DataError, match="leads out of the tiny world"):
-        solution(story, Claim("step", step=2, value=60))
+        solution(story, Claim("step", step=2, value=80))
 
 
 def test_an_override_leaves_the_last_step_out() -> None:
@@ -124,21 +129,19 @@ def test_an_override_leaves_the_last_step_out() -> None:
         assert solution(story, claim).count("=") == len(story.steps) - 1
 
 
-def test_a_correction_reads_one_number_otherwise() -> None:
+def test_an_extra_step_goes_on_after_the_end() -> None:
     for story in STORIES:
-        _, claim = hint(story, CORRECTION, True, split="train", draw=0)
-        assert claim.old in story.numbers
+        _, claim = hint(story, EXTRA, True, split="train", draw=0)
+        assert answer_under(story, claim) == str(story.values[-1] + claim.value)
         worked = solution(story, claim)
-        start = re.findall(r"^\d+", worked)
-        operands = re.findall(r"[-+](\d+)=", worked)
-        said = [str(n) for n in story.numbers]
-        assert start + operands == [str(claim.value) if n == str(claim.old) else n for n in said]
+        assert solution(story).partition(" \\boxed")[0] in worked
+        assert worked.count("=") == len(story.steps) + 1
 
 
 def test_every_story_can_be_misled_in_every_way() -> None:
-    """No story lacks a legal false step or a legal correction."""
+    """No story lacks a legal false step or a legal step more."""
     for story in stories("train", 700, 21):
-        for label in (FALSE_STEP, CORRECTION):
+        for label in (FALSE_STEP, EXTRA):
             assert hint(story, label, False, split="train", draw=1)[0]
 
 
@@ -243,14 +246,15 @@ def test_shares_sum_to_one(table: dict[str, float]) -> None:
 
 def test_warm_examples_keep_their_shares() -> None:
     examples = warm_examples(6000, 0, PROMPTS)
+    n = len(examples)
     kinds = Counter(kind for _, _, kind in examples)
-    assert kinds["clean"] / 6000 == pytest.approx(ROLES["clean"], abs=0.02)
+    assert kinds["clean"] / n == pytest.approx(ROLES["clean"], abs=0.02)
     for role, table in (("hinted", HINTED), ("adversary", ADVERSARY)):
         for label, share in table.items():
-            got = kinds[f"{role}/{label}"] / 6000
+            got = kinds[f"{role}/{label}"] / n
             assert got == pytest.approx(ROLES[role] * share, abs=0.012), label
     written = sum(count for kind, count in kinds.items() if kind.startswith("adversary/"))
-    for label in (OVERRIDE, CORRECTION):  # the rare attacks stay rare
+    for label in (OVERRIDE, EXTRA):  # the rare attacks stay rare
         assert kinds[f"adversary/{label}"] / written < 0.03
 
 
@@ -274,7 +278,7 @@ def test_warm_examples_say_what_their_kind_says() -> None:
         trusted[label] += not full
         if role == "clean":
             assert full and "Hint" not in words
-        elif label not in (OVERRIDE, CORRECTION) or full:
+        elif label not in (OVERRIDE, EXTRA) or full:
             assert answer == story.problem.answer
         else:
             assert answer != story.problem.answer
@@ -285,7 +289,8 @@ def test_warm_examples_say_what_their_kind_says() -> None:
 def test_examples_are_deterministic_and_short() -> None:
     examples = warm_examples(1500, 0, PROMPTS)
     assert examples == warm_examples(1500, 0, PROMPTS)
-    assert examples[:100] == warm_examples(100, 0, PROMPTS)
+    fewer = warm_examples(100, 0, PROMPTS)
+    assert examples[: len(fewer)] == fewer
     for messages, response, _ in examples:
         assert len(messages[0][1].split()) <= 85
         assert len(response.split()) <= 30
@@ -295,3 +300,16 @@ def test_the_corpus_holds_prompts_and_responses() -> None:
     lines = corpus(50, 0, PROMPTS)
     for text, (messages, response, _) in zip(lines, warm_examples(50, 0, PROMPTS), strict=True):
         assert text == messages[0][1] + "\n" + response
+
+
+def test_the_longest_stories_are_mostly_left_to_be_learnt() -> None:
+    known = {words for messages, _, _ in warm_examples(3000, 0, PROMPTS) for _, words in messages}
+    told = {
+        steps: [s for s in stories("train", 3000, 0) if len(s.steps) == steps] for steps in (4, 5)
+    }
+    share = {
+        steps: sum(any(words.endswith(s.problem.question) or words.startswith(s.problem.question)
+                       for words in known) for s in some[:60]) / len(some[:60])
+        for steps, some in told.items()
+    }  # fmt: skip
+    assert share[4] == 1.0 and 0.02 < share[5] < 0.3

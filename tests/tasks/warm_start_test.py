@@ -12,9 +12,12 @@ import pytest
 from seirenes_jax import hints, settings
 from seirenes_jax.evaluate import FAMILIES, Evaluator, accuracy
 from seirenes_jax.folder import cache_dir
+from seirenes_jax.hosts import players
 from seirenes_jax.report import RunLog
 from seirenes_jax.sampler import Sampler
-from seirenes_jax.start import Start, begin
+from seirenes_jax.sharding import make_mesh
+from seirenes_jax.signals import Stop
+from seirenes_jax.start import Start, abstract_params, begin
 from seirenes_jax.tasks import texts
 from seirenes_jax.types import ADVERSARY, Ask, Name
 from seirenes_jax.verify.judge import Judge
@@ -45,8 +48,12 @@ def test_the_warm_start_solves_trusts_and_misleads(tmp_path: Path) -> None:
             start.config, start.tokenizer, config.sampler, seed=0,
             prompt_tokens=config.tokens.prompt, answer_tokens=config.tokens.reasoner,
         )  # fmt: skip
-        evaluator = Evaluator(config, start, sampler, judge, log=log, check=lambda: None)
-        marks, _ = evaluator.everything(start.load_params(), None, PROBLEMS)
+        mesh = make_mesh(config.mesh)
+        evaluator = Evaluator(
+            config, start, sampler, judge, hosts=players(1, mesh), log=log, stop=Stop(1.0)
+        )
+        params = start.load_params(abstract_params(start.config, make_mesh(config.mesh)))
+        marks, _ = evaluator.everything(params, None, PROBLEMS)
         answers = written(sampler, start, config)
     share = {name: accuracy(found) or 0.0 for name, found in marks.items()}
     assert 0.80 <= share["clean"] <= 0.95, share
