@@ -15,10 +15,18 @@ def get_config() -> ConfigDict:
     c.problems_per_step = 64  # questions played a step [D]
 
     c.model = m = ConfigDict()
-    m.path = ""  # Hugging Face folder; empty = initialise `shape` (and warm-start the tiny world)
+    # Hugging Face folder (here or gs://...) or hub id; empty = initialise `shape` (and warm-start
+    # the tiny world).
+    m.path = ""
     m.dtype = "bfloat16"  # compute; logits, softmax and reductions are float32 whatever this says
     m.param_dtype = "float32"  # master weights and optimizer
-    m.remat = "none"  # none | dots | full: what the backward pass recomputes
+    # What the backward pass recomputes: none | dots (all but matrix products) | full (all but each
+    # layer's input) | offload (as full, and those inputs wait in the host's memory).
+    m.remat = "none"
+    m.attention = "auto"  # by platform | xla (reference) | splash (TPU kernel) | cudnn (GPU)
+    m.moe = "auto"  # grouped products: by platform | plain (reference) | mosaic (TPU) | triton
+    m.balance = 1.0  # experts' balance loss, times the model's own weight for it; 0 = off [D]
+    m.replay_routes = True  # training uses the experts that decoding chose [D]
     m.shape = s = ConfigDict()  # read only where model.path is empty
     s.layers = 3
     s.width = 64
@@ -37,7 +45,19 @@ def get_config() -> ConfigDict:
     w.problems = 20_000  # how many training problems its texts are made of
 
     c.problems = p = ConfigDict()
-    p.path = "tiny"  # "tiny" = the embedded world; else a .jsonl or .parquet file
+    # "tiny" = the embedded world; else a file, folder or pattern (.jsonl, .json, .csv, .parquet;
+    # also on gs://), or a data set of the hub as ORG/NAME or hf://datasets/ORG/NAME[@REV]/PATTERN.
+    p.path = "tiny"
+    p.format = ""  # by its columns | dapo | deepmath | openr1 | math | polaris | plain | gsm8k
+    p.question_column = ""  # of a plain file; empty = question, problem or prompt
+    p.answer_column = ""  # of a plain file; empty = answer
+    p.levels = ()  # problems of these levels alone, as the data set counts them; () = all
+    p.decontaminate = ()  # places of benchmarks: what they ask is not trained on
+    # A problem goes whose shared 13-grams are above this share of a benchmark question's; 0 = one
+    # is enough, set phrases too (docs/data.md).
+    p.overlap = 0.0
+    p.checkable = True  # drop problems whose answer the verifier cannot read
+    p.malformed = 0  # rows that may be unreadable; one more is an error that names its line
     p.mastered_share = 0.05  # chance that a mastered question is drawn again when it comes up [D]
 
     c.rollouts = r = ConfigDict()
@@ -62,6 +82,8 @@ def get_config() -> ConfigDict:
     )
     q.position = "append"  # append | prepend | system: where the hint stands
     q.frame = "hint"  # hint | note | context | bare: how it is introduced
+    # Hybrid-thinking chat templates: "true" | "false" | "" = as the template has it by itself.
+    q.enable_thinking = ""
 
     c.adversary = a = ConfigDict()
     a.reward = "clip"  # clip: max(0, drop) [D] | indicator: 1[drop > 0] | linear: drop
@@ -124,6 +146,13 @@ def get_config() -> ConfigDict:
     x.data = 1
     x.fsdp = 1
     x.tensor = 1
+    x.expert = 1  # experts, and rows with them
+    x.sequence = 1  # positions of a row: context parallelism in training
+
+    c.decode = i = ConfigDict()  # an island: the devices that play a share of the problems
+    i.hosts = 1  # processes of an island; more where the model does not fit one's devices
+    i.tensor = 1  # devices that hold one copy of the weights in parts (heads, ff, vocabulary) ...
+    i.expert = 1  # ... times these, for experts; further copies split the slots
 
     c.checkpoint = k = ConfigDict()
     k.every = 10  # steps

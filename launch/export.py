@@ -3,8 +3,9 @@
   python launch/export.py --run=runs/tiny --out=exported
   python launch/export.py --run=runs/tiny --step=100 --out=exported --prove
 
-  --run=RUN   a run folder
-  --out=DIR   the folder to write; it appears when it is whole
+  --run=RUN   a run folder; gs://bucket/run works too
+  --out=DIR   the folder to write; it appears when it is whole. gs://bucket/folder works too:
+              there config.json comes last
   --step=N    the step whose checkpoint to take; default the newest
   --prove     read the folder back, compare every weight bit for bit with the checkpoint,
               and write DIR/proof.json
@@ -17,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from seirenes_jax import store  # noqa: E402
 from seirenes_jax.cli import guard, need, parse  # noqa: E402
 from seirenes_jax.errors import ConfigError  # noqa: E402
 
@@ -25,19 +27,20 @@ FLAGS = {"run": None, "step": None, "out": None}
 
 def main(argv: list[str]) -> int:
     flags, _ = parse(argv, flags=FLAGS, switches=("prove",))
-    run, out = Path(need(flags, "run")), Path(need(flags, "out"))
+    run, out = store.at(need(flags, "run")), need(flags, "out")
     step = flags["step"]
     if step is not None and not step.isdigit():
         raise ConfigError(f"--step: got {step!r}; wanted the number of a saved step")
     if not (run / "config.json").is_file():
         raise ConfigError(f"--run: got {str(run)!r}; wanted a run folder (it has config.json)")
-    from seirenes_jax import proof
+    from seirenes_jax import hf, proof
 
-    taken = proof.export_run(run, out, step=None if step is None else int(step))
+    folder = hf.as_folder(out)
+    taken = proof.export_run(run, folder, step=None if step is None else int(step))
     print(f"step {taken} of {run} is in {out}")
     if flags["prove"]:
-        count = proof.prove(run, out, step=taken)
-        print(f"{out / 'proof.json'}: {count} weights, equal bit for bit")
+        count = proof.prove(run, folder, step=taken)
+        print(f"{folder / 'proof.json'}: {count} weights, equal bit for bit")
     return 0
 
 

@@ -14,6 +14,10 @@ The same command again goes on where the run stopped, from its newest good check
   --cache_dir=DIR          warm starts and compiled programs;
                            default $SEIRENES_CACHE, else ~/.cache/seirenes_jax
 
+Many processes, one per host (launch/tpu_pod.sh, slurm.sh and gke.yaml start them):
+  --coordinator=auto       ask the cluster (TPU pod, SLURM, ...) who takes part
+  --coordinator=HOST:PORT --processes=N --process=I   or say so: process 0 listens at HOST:PORT
+
 Exit codes: 0 done; 1 the run failed; 2 a mistake in flags, configuration or data; 75 stopped
 early (Ctrl-C, SIGTERM), nothing is lost, run the same command again.
 """
@@ -23,17 +27,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from seirenes_jax import settings  # noqa: E402
+from seirenes_jax import parent, settings  # noqa: E402
 from seirenes_jax.cli import TRAIN_FLAGS, guard, need, parse  # noqa: E402
 
 
 def main(argv: list[str]) -> int:
     flags, overrides = parse(argv, flags=TRAIN_FLAGS)
     settings.load(need(flags, "config"), overrides)  # a mistake is told before jax is loaded
+    if parent.needed(flags["coordinator"]):
+        return parent.watch_over([sys.executable, *sys.argv])
     from seirenes_jax import train
 
     return train.main(argv)
 
 
 if __name__ == "__main__":
-    sys.exit(guard(main, sys.argv[1:], doc=str(__doc__)))
+    parent.leave(guard(main, sys.argv[1:], doc=str(__doc__)))

@@ -15,7 +15,7 @@ from seirenes_jax.advantages import ADVANTAGES
 from seirenes_jax.errors import ConfigError
 from seirenes_jax.knobs import Advantage, Batch, Loss, Streams
 from seirenes_jax.losses import token_weights
-from seirenes_jax.state import TrainBatch
+from seirenes_jax.state import NOT_RECORDED, TrainBatch
 from seirenes_jax.types import Credit, Group, Messages
 
 Render = Callable[[Messages], tuple[int, ...]]
@@ -31,6 +31,7 @@ class Piece:
     advantage: float
     weight: float  # per token
     stream: int
+    routes: np.ndarray | None = None  # uint8 [stored prompt + tokens, layers, experts per token]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,11 @@ def pieces(
 def _piece(credit: Credit, render: Render, adv: float, weight: float, stream: int) -> Piece:
     rollout = credit.rollout
     prompt = render(credit.train_under or rollout.ask.messages)
-    return Piece(prompt, rollout.tokens, rollout.logprobs, float(adv), float(weight), stream)
+    # Under another prompt the recorded experts are those of other hidden states.
+    routes = rollout.routes if credit.train_under is None else None
+    return Piece(
+        prompt, rollout.tokens, rollout.logprobs, float(adv), float(weight), stream, routes
+    )
 
 
 Row = list[tuple[tuple[int, ...], list[Piece]]]  # a packed row: prompts, each with its completions
@@ -119,26 +124,42 @@ def _size(group: Sequence[Piece]) -> int:
 
 def lay_out(rows: Sequence[Row], plan: Plan) -> list[TrainBatch]:
     """Rows -> micro-batches of batch.rows x batch.row_tokens."""
+    recorded = _recorded(rows)
     return [
-        fill(rows[start : start + plan.batch.rows], plan.batch, temperature=plan.temperature)
+        fill(
+            rows[start : start + plan.batch.rows], plan.batch, temperature=plan.temperature,
+            recorded=recorded,
+        )
         for start in range(0, len(rows), plan.batch.rows)
-    ]
+    ]  # fmt: skip
 
 
-def fill(rows: Sequence[Row], size: Batch, *, temperature: float) -> TrainBatch:
-    """One micro-batch; missing rows are padding of weight 0."""
+def _recorded(rows: Sequence[Row]) -> tuple[int, ...] | None:
+    """(layers, experts per token) where any route is recorded; all micro-batches are alike."""
+    pieces = (piece for row in rows for _, completions in row for piece in completions)
+    return next((piece.routes.shape[1:] for piece in pieces if piece.routes is not None), None)
+
+
+def fill(
+    rows: Sequence[Row], size: Batch, *, temperature: float,
+    recorded: tuple[int, ...] | None = None,
+) -> TrainBatch:  # fmt: skip
+    """One micro-batch; missing rows are padding of weight 0. `recorded`: see `_recorded`."""
     B, T = size.rows, size.row_tokens
     ints = {k: np.zeros((B, T), np.int32) for k in ("tok", "tgt", "pos", "seg", "pre", "role")}
     reals = {k: np.zeros((B, T), np.float32) for k in ("old", "adv", "w")}
     train = np.zeros((B, T), bool)
+    every = {**ints, **reals, "train": train}
+    if recorded is not None:
+        every["routes"] = np.full((B, T, *recorded), NOT_RECORDED, np.uint8)
     for b, row in enumerate(rows):
-        _fill_row(row, {k: v[b] for k, v in {**ints, **reals, "train": train}.items()})
+        _fill_row(row, {k: v[b] for k, v in every.items()})
     on_host: Any = TrainBatch  # NumPy until the loop puts it on the devices
     batch: TrainBatch = on_host(
         tokens_BT=ints["tok"], targets_BT=ints["tgt"], positions_BT=ints["pos"],
         segments_BT=ints["seg"], prefix_BT=ints["pre"], train_BT=train, logp_old_BT=reals["old"],
         logp_behaviour_BT=None, logp_ref_BT=None, adv_BT=reals["adv"], role_BT=ints["role"],
-        weight_BT=reals["w"], temperature=np.float32(temperature), routes=None,
+        weight_BT=reals["w"], temperature=np.float32(temperature), routes=every.get("routes"),
     )  # fmt: skip
     return batch
 
@@ -153,6 +174,9 @@ def _fill_row(row: Row, at: dict[str, np.ndarray]) -> None:
         at["tok"][here] = prompt[:-1]
         at["pos"][here] = np.arange(stored)
         at["seg"][here] = segment
+        if "routes" in at:
+            known = (piece.routes for piece in completions if piece.routes is not None)
+            at["routes"][here] = next((r[:stored] for r in known), NOT_RECORDED)
         column += stored
         for piece in completions:
             segment += 1
@@ -165,4 +189,6 @@ def _fill_row(row: Row, at: dict[str, np.ndarray]) -> None:
             at["train"][here] = True
             at["old"][here] = piece.logprobs
             at["adv"][here], at["w"][here] = piece.advantage, piece.weight
+            if piece.routes is not None:
+                at["routes"][here] = piece.routes[stored:]
             column += n

@@ -7,14 +7,11 @@ checkpoint from a damaged one and fall back to the one before.
 
 import errno
 import gc
-import hashlib
-import json
 import math
 import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,6 +21,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from seirenes_jax.errors import CheckpointError, ConfigError, SaveError
+from seirenes_jax.packing import packed, unpacked
+from seirenes_jax.store import Folder, at, first_line, is_remote
 
 # What reading a truncated, flipped or missing file raises. A device out of memory is none of these.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -43,10 +42,10 @@ class Restored:
 class Checkpoints:
     """The checkpoints of one run folder: the newest `keep` of them and the best one."""
 
-    def __init__(self, folder: str | Path, keep: int) -> None:
+    def __init__(self, folder: Folder, keep: int) -> None:
         if keep < 1:
             raise ConfigError(f"checkpoint.keep: got {keep}; wanted at least 1")
-        self.folder = Path(folder).absolute()
+        self.folder = _place(folder)
         self._keep = keep
         self._damaged: set[int] = set()
         self._metrics: dict[int, float | None] = {}  # of steps on disk
@@ -105,7 +104,7 @@ class Checkpoints:
             raise SaveError(f"step {step} is already saved in {self.folder}; it was left as it is")
         scored = metric if metric is not None and math.isfinite(metric) else None
         head = {"step": step, "metric": scored, "leaves": _describe(state), "json": dict(host_json)}
-        blob = _pack(head, host_arrays)
+        blob = np.frombuffer(packed(head, host_arrays), np.uint8)
         self._pending = (step, blob.nbytes + sum(x.nbytes for x in jax.tree.leaves(state)))
         try:
             self._manager.save(
@@ -151,14 +150,16 @@ class Checkpoints:
         self._pending = None
         self._manager.close()
         self._manager = self._open()
-        free = shutil.disk_usage(self.folder).free / 2**30
+        room = ""
+        if not is_remote(self.folder):
+            room = f"; {shutil.disk_usage(self.folder).free / 2**30:.3f} GiB are free"
         kept = ", ".join(map(str, self.steps())) or "none"
         no_space = _is_no_space(error)
-        what = "no space left on the device" if no_space else _first_line(error)
+        what = "no space left on the device" if no_space else first_line(error)
         change = "Free some space or lower checkpoint.keep, then run" if no_space else "Run"
         return SaveError(
             f"saving step {step} into {self.folder} failed: {what} (it holds about "
-            f"{size / 2**30:.3f} GiB; {free:.3f} GiB are free). Complete checkpoints still there: "
+            f"{size / 2**30:.3f} GiB{room}). Complete checkpoints still there: "
             f"{kept}. {change} the same command again."
         )
 
@@ -179,7 +180,7 @@ class Checkpoints:
                 self._damaged.add(step)
                 messages.append(
                     f"the checkpoint of step {step} is damaged and was passed over: "
-                    f"{_first_line(error)}"
+                    f"{first_line(error)}"
                 )
                 continue
             return Restored(step, state, arrays, record["json"], tuple(messages))
@@ -191,11 +192,11 @@ class Checkpoints:
         return None
 
 
-def load_params(folder: str | Path, abstract_params: Any, step: int | None) -> tuple[int, Any]:
+def load_params(folder: Folder, abstract_params: Any, step: int | None) -> tuple[int, Any]:
     """Weights alone, of one step or (None) of the newest, whatever else was saved with them."""
     # It may be a live run's folder: nothing is written and nothing cleaned up.
     options = ocp.CheckpointManagerOptions(create=False, save_root_metadata=False)
-    path = Path(folder).absolute()
+    path = _place(folder)
     if not path.is_dir():
         raise ConfigError(f"no folder of checkpoints: got {str(folder)!r}; wanted RUN/checkpoints")
     with ocp.CheckpointManager(path, options=options) as manager:
@@ -211,10 +212,15 @@ def load_params(folder: str | Path, abstract_params: Any, step: int | None) -> t
             raise
         except _DAMAGE as error:
             raise CheckpointError(
-                f"{folder}: the checkpoint of step {chosen} is damaged: {_first_line(error)}; "
+                f"{folder}: the checkpoint of step {chosen} is damaged: {first_line(error)}; "
                 f"steps saved there: {steps}"
             ) from error
     return chosen, state["params"]
+
+
+def _place(folder: object) -> Folder:
+    place = at(folder)
+    return place if is_remote(place) else place.absolute()
 
 
 Leaves = dict[str, list[Any]]  # path -> [shape, dtype, fingerprint]
@@ -263,18 +269,6 @@ def _mix(x: jax.Array) -> jax.Array:
     return x ^ (x >> 16)
 
 
-def _pack(head: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The host's record as bytes: JSON and arrays in one, so that they share the state's fate."""
-    for name, x in arrays.items():
-        if x.dtype.hasobject or np.dtype(x.dtype.name) != x.dtype:
-            raise TypeError(f"host array {name}: got dtype {x.dtype}; wanted plain native numbers")
-    kinds = [[name, x.dtype.name, list(x.shape)] for name, x in arrays.items()]
-    text = json.dumps({**head, "arrays": kinds}).encode()
-    raw = [x.tobytes() for x in arrays.values()]
-    body = b"".join([len(text).to_bytes(8, "little"), text, *raw])
-    return np.frombuffer(hashlib.sha256(body).digest() + body, np.uint8)
-
-
 def _restore(manager: ocp.CheckpointManager, step: int, args: Any) -> Any:
     """`manager.restore`, with what cannot be read raised as an OSError and said once."""
     hook = sys.unraisablehook
@@ -286,7 +280,7 @@ def _restore(manager: ocp.CheckpointManager, step: int, args: Any) -> Any:
         # A chunk that cannot be read is a bare Exception there, around the cause.
         if type(error) is not Exception or isinstance(error.__cause__, MemoryError):
             raise
-        failure = _first_line(error.__cause__ or error)
+        failure = first_line(error.__cause__ or error)
     finally:
         gc.collect()
         sys.unraisablehook = hook
@@ -298,19 +292,9 @@ def _read_host(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     args = ocp.args.Composite(host=ocp.args.PyTreeRestore())
     data = np.asarray(_restore(manager, step, args)["host"]["blob"]).tobytes()
-    digest, body = data[:32], data[32:]
-    if hashlib.sha256(body).digest() != digest:
-        raise ValueError("the host's record is not what was saved")
-    at = 8 + int.from_bytes(body[:8], "little")
-    record: dict[str, Any] = json.loads(body[8:at])
+    record, arrays = unpacked(data)
     if record["step"] != step:
         raise ValueError(f"the directory of step {step} holds step {record['step']}")
-    arrays = {}
-    for name, dtype, shape in record["arrays"]:
-        count = math.prod(shape)
-        flat = np.frombuffer(body, np.dtype(dtype), count=count, offset=at)
-        arrays[name] = flat.reshape(shape).copy()
-        at += flat.nbytes
     return record, arrays
 
 
@@ -358,8 +342,3 @@ def _is_no_space(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

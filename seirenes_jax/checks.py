@@ -16,7 +16,8 @@ RANGES: Mapping[tuple[float, float], tuple[str, ...]] = {  # both ends belong to
         "problems_per_step", "rollouts.clean", "tokens.prompt", "tokens.reasoner",
         "tokens.adversary", "streams.max_age", "sampler.slots", "sampler.chunk", "batch.row_tokens",
         "batch.rows", "checkpoint.every", "checkpoint.keep", "eval.problems", "eval.final_problems",
-        "judge.workers", "warm_start.batch", "warm_start.problems", "model.shape.layers",
+        "judge.workers", "decode.hosts", "decode.tensor",
+        "decode.expert", "warm_start.batch", "warm_start.problems", "model.shape.layers",
         "model.shape.width", "model.shape.heads", "model.shape.kv_heads", "model.shape.head_dim",
         "model.shape.ff",
     ),
@@ -24,9 +25,10 @@ RANGES: Mapping[tuple[float, float], tuple[str, ...]] = {  # both ends belong to
         "steps", "rollouts.hints", "rollouts.hinted", "tokens.overlong_buffer", "hints.min_tokens",
         "streams.resample_rounds", "loss.clip_high", "loss.kl", "optimizer.lr",
         "optimizer.warmup_steps", "optimizer.weight_decay", "warm_start.steps", "warm_start.lr",
-        "eval.every", "budget.tokens", "report.rollouts_per_step",
+        "eval.every", "budget.tokens", "report.rollouts_per_step", "problems.malformed",
+        "model.balance",
     ),
-    (0, 1): ("problems.mastered_share", "hints.copy_share", "loss.clip_low"),
+    (0, 1): ("problems.mastered_share", "problems.overlap", "hints.copy_share", "loss.clip_low"),
     (0, math.nextafter(1, 0)): ("optimizer.b1", "optimizer.b2", "advantage.ema_decay"),
     (TINIEST, INF): (
         "sampler.temperature", "loss.tis_cap", "optimizer.eps", "optimizer.clip", "advantage.eps",
@@ -131,13 +133,17 @@ def _check_streams(settings: Settings) -> None:
 
 
 def _check_mesh(settings: Settings) -> None:
-    mesh = settings.mesh
-    rows, shards = settings.batch.rows, mesh.data * mesh.fsdp
-    if shards < 1 or mesh.tensor < 1:
+    mesh, batch = settings.mesh, settings.batch
+    if min(mesh.data, mesh.fsdp, mesh.tensor, mesh.expert, mesh.sequence) < 1:
         raise ConfigError(f"mesh: got {mesh}; wanted at least 1 along every axis")
-    for name, size in (("batch.rows", rows), ("sampler.slots", settings.sampler.slots)):
-        if size % shards:
-            raise ConfigError(
-                f"{name}: got {size}, which does not divide over mesh.data x mesh.fsdp = "
-                f"{mesh.data} x {mesh.fsdp} = {shards}; wanted a multiple"
-            )
+    rows = mesh.data * mesh.fsdp * mesh.expert
+    if batch.rows % rows:
+        raise ConfigError(
+            f"batch.rows: got {batch.rows}, which does not divide over mesh.data x mesh.fsdp x "
+            f"mesh.expert = {mesh.data} x {mesh.fsdp} x {mesh.expert} = {rows}; wanted a multiple"
+        )
+    if batch.row_tokens % mesh.sequence:
+        raise ConfigError(
+            f"batch.row_tokens: got {batch.row_tokens}, which does not divide over mesh.sequence = "
+            f"{mesh.sequence}; wanted a multiple"
+        )

@@ -17,7 +17,8 @@ from seirenes_jax.errors import DONE, FAILED, RESUMABLE, ConfigError, SeirenesEr
 from seirenes_jax.knobs import Settings
 
 TRAIN_FLAGS: Mapping[str, str | None] = {
-    "config": None, "workdir": None, "cache_dir": None, "fork": None,
+    "config": None, "workdir": None, "cache_dir": None, "fork": None, "coordinator": None,
+    "processes": None, "process": None,
 }  # fmt: skip
 KNOB = "config."  # --config.PATH=VALUE sets a knob
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -70,6 +71,14 @@ def need(flags: Mapping[str, str | None], name: str) -> str:
     if value is None:
         raise ConfigError(f"--{name}: it is missing; wanted --{name}=VALUE (--help shows examples)")
     return value
+
+
+def whole_number(flags: Mapping[str, str | None], name: str) -> int | None:
+    """The number a flag gives; None where it was not given."""
+    value = flags[name]
+    if value is not None and not value.isdigit():
+        raise ConfigError(f"--{name}: got {value!r}; wanted a whole number")
+    return None if value is None else int(value)
 
 
 def _known(names: Mapping[str, str | None]) -> str:

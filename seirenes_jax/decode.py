@@ -6,14 +6,15 @@ that ends early idles until then.
 """
 
 from functools import partial
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from seirenes_jax.models import Decoder, ModelConfig, head_kernel_DV, prefill_kv
-from seirenes_jax.models.decoder import Slots
+from seirenes_jax.models import ModelConfig, Slots, head_kernel_DV, prefill, step
 from seirenes_jax.sampling import draw, uniforms
+from seirenes_jax.sharding import place, slot_shardings
 from seirenes_jax.state import DecodeState, Params
 
 Carry = tuple[jax.Array, ...]
@@ -30,8 +31,30 @@ class Seats:
     key_B2: jax.Array  # uint32
 
 
+@flax.struct.dataclass
+class Drawn:
+    """What a chunk brought: of slot b the first count_B[b] columns."""
+
+    tokens_BU: jax.Array
+    logprobs_BU: jax.Array
+    count_B: jax.Array
+    routes_BUNk: jax.Array | None  # uint8, the experts of each *input*; None: no experts
+
+
 def empty(config: ModelConfig, *, slots: int, columns: int) -> DecodeState:
     """No slot live. `columns` must hold prompt + answer + one chunk."""
+
+    def blank() -> DecodeState:
+        return _blank(config, slots=slots, columns=columns)
+
+    if config.mesh is None:
+        return blank()
+    where = slot_shardings(jax.eval_shape(blank), config.mesh)
+    state: DecodeState = jax.jit(blank, out_shardings=where)()
+    return state
+
+
+def _blank(config: ModelConfig, *, slots: int, columns: int) -> DecodeState:
     shape = (config.layers, slots, columns, config.kv_heads, config.head_dim)
     return DecodeState(
         k_NBSKC=jnp.zeros(shape, jnp.dtype(config.dtype)),
@@ -49,14 +72,15 @@ def empty(config: ModelConfig, *, slots: int, columns: int) -> DecodeState:
 def admit(
     params: Params, state: DecodeState, prompts: tuple[jax.Array, jax.Array], seats: Seats,
     *, config: ModelConfig,
-) -> DecodeState:  # fmt: skip
-    """Prefill each distinct prompt once and seat its samples.
+) -> tuple[DecodeState, jax.Array | None]:  # fmt: skip
+    """Prefill each distinct prompt once and seat its samples; the prompts' routes_PTNk.
 
     `prompts` = tokens_PT (without each prompt's last token) and length_P; a slot b with
     seats.take_B[b] gets the cache of prompt seats.source_B[b].
     """
     tokens_PT, length_P = prompts
-    k_NPTKC, v_NPTKC = prefill_kv(params, config, tokens_PT, length_P)
+    tokens_PT = place(tokens_PT, config.mesh, "rows", None)
+    (k_NPTKC, v_NPTKC), routes_PTNk = prefill(params, config, tokens_PT, length_P)
     T = tokens_PT.shape[1]
 
     def seat(cache_NBSKC: jax.Array, new_NPTKC: jax.Array) -> jax.Array:
@@ -67,7 +91,7 @@ def admit(
     def choose(new_B: jax.Array, old_B: jax.Array) -> jax.Array:
         return jnp.where(seats.take_B, new_B, old_B)
 
-    return DecodeState(
+    after = DecodeState(
         k_NBSKC=seat(state.k_NBSKC, k_NPTKC),
         v_NBSKC=seat(state.v_NBSKC, v_NPTKC),
         length_B=choose(length_P[seats.source_B], state.length_B),
@@ -77,6 +101,16 @@ def admit(
         key_B2=jnp.where(seats.take_B[:, None], seats.key_B2, state.key_B2),
         live_B=state.live_B | seats.take_B,
     )
+    return _placed(after, config), routes_PTNk if config.replay_routes else None
+
+
+def _placed(state: DecodeState, config: ModelConfig) -> DecodeState:
+    """A program hands the slots back where it found them."""
+    if config.mesh is None:
+        return state
+    shardings = slot_shardings(state, config.mesh)
+    placed: DecodeState = jax.tree.map(jax.lax.with_sharding_constraint, state, shardings)
+    return placed
 
 
 @partial(
@@ -87,8 +121,8 @@ def admit(
 def run_chunk(
     params: Params, state: DecodeState, temperature: jax.Array, *, config: ModelConfig, chunk: int,
     columns: int, stop_ids: tuple[int, ...], top_k: int, top_p: float,
-) -> tuple[DecodeState, jax.Array, jax.Array, jax.Array]:  # fmt: skip
-    """`chunk` tokens for every live slot: new state, tokens_BU, logprobs_BU, how many count_B.
+) -> tuple[DecodeState, Drawn]:  # fmt: skip
+    """`chunk` tokens for every live slot.
 
     Attends the first `columns` of the past only: the caller picks a bucket that covers every live
     slot.
@@ -97,21 +131,19 @@ def run_chunk(
     past = (state.k_NBSKC[:, :, :columns], state.v_NBSKC[:, :, :columns])
     past_mask_BS = jnp.arange(columns)[None, :] < state.length_B[:, None]
     head_DV = head_kernel_DV(params, config)
-    decoder = Decoder(config)
     stops = jnp.array(stop_ids, jnp.int32)
 
-    def one_token(carry: Carry, column: jax.Array) -> tuple[Carry, Carry]:
+    def one_token(carry: Carry, column: jax.Array) -> tuple[Carry, Any]:
         k_NBUKC, v_NBUKC, token_B, drawn_B, live_B = carry
         view = Slots(
-            past=past, column=column, past_mask_BS=past_mask_BS,
-            fresh_mask_U=jnp.arange(chunk) <= column,
+            positions_BT=(state.length_B + column)[:, None], past=past, column=column,
+            past_mask_BS=past_mask_BS, fresh_mask_U=jnp.arange(chunk) <= column,
         )  # fmt: skip
-        hidden_B1D, fresh = decoder.apply(
-            {"params": params}, token_B[:, None], (state.length_B + column)[:, None], None, view,
-            (k_NBUKC, v_NBUKC),
-        )  # fmt: skip
-        logits_BV = jnp.dot(hidden_B1D[:, 0], head_DV, preferred_element_type=jnp.float32)
+        hidden_BD, fresh, routes_BNk = step(params, config, token_B, view, (k_NBUKC, v_NBUKC))
+        with jax.named_scope("head"):
+            logits_BV = jnp.dot(hidden_BD, head_DV, preferred_element_type=jnp.float32)
         with jax.named_scope("draw"):
+            logits_BV = place(logits_BV, config.mesh, "rows", None)  # a draw looks at a whole row
             new_B, logp_B = draw(
                 logits_BV, uniforms(state.key_B2, drawn_B), temperature, top_k=top_k, top_p=top_p
             )
@@ -119,12 +151,13 @@ def run_chunk(
         drawn_B = drawn_B + live_B.astype(jnp.int32)
         ended_B = jnp.any(new_B[:, None] == stops[None, :], axis=1) | (drawn_B >= state.limit_B)
         live_B = live_B & ~ended_B
-        return (*fresh, new_B, drawn_B, live_B), (new_B, logp_B, counted_B)
+        said = (new_B, logp_B, counted_B, routes_BNk if config.replay_routes else None)
+        return (*fresh, new_B, drawn_B, live_B), said
 
-    fresh_shape = (N, B, chunk, K, C)
-    zeros = jnp.zeros(fresh_shape, state.k_NBSKC.dtype)
+    zeros = jnp.zeros((N, B, chunk, K, C), state.k_NBSKC.dtype)
+    zeros = place(zeros, config.mesh, "layers", "rows", None, "kv_heads", "head_dim")
     carry: Carry = (zeros, zeros, state.token_B, state.drawn_B, state.live_B)
-    carry, (tokens_UB, logps_UB, counted_UB) = jax.lax.scan(
+    carry, (tokens_UB, logps_UB, counted_UB, routes_UBNk) = jax.lax.scan(
         one_token, carry, jnp.arange(chunk, dtype=jnp.int32)
     )
     k_NBUKC, v_NBUKC, token_B, drawn_B, live_B = carry
@@ -134,7 +167,12 @@ def run_chunk(
         length_B=state.length_B + chunk * live_B.astype(jnp.int32),
         token_B=token_B, drawn_B=drawn_B, live_B=live_B,
     )  # fmt: skip
-    return after, tokens_UB.T, logps_UB.T, jnp.sum(counted_UB, axis=0, dtype=jnp.int32)
+    drawn = Drawn(
+        tokens_BU=tokens_UB.T, logprobs_BU=logps_UB.T,
+        count_B=jnp.sum(counted_UB, axis=0, dtype=jnp.int32),
+        routes_BUNk=None if routes_UBNk is None else jnp.moveaxis(routes_UBNk, 0, 1),
+    )  # fmt: skip
+    return _placed(after, config), drawn
 
 
 def _fold(cache_NBSKC: jax.Array, fresh_NBUKC: jax.Array, length_B: jax.Array) -> jax.Array:

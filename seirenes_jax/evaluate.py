@@ -1,15 +1,17 @@
 """Held-out evaluation: greedy answers, clean and under hints of every kind."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from seirenes_jax import hints
+from seirenes_jax.hosts import Hosts, IslandJudge
 from seirenes_jax.knobs import Settings
 from seirenes_jax.report import RunLog
 from seirenes_jax.rng import stable_hash
 from seirenes_jax.sampler import Sampler
 from seirenes_jax.sampling import GREEDY
+from seirenes_jax.signals import Stop
 from seirenes_jax.start import Start
 from seirenes_jax.state import Params
 from seirenes_jax.types import ADVERSARY, LIVE, REASONER, Ask, Name, Problem, Rollout, Verdict
@@ -26,11 +28,11 @@ class Evaluator:
     """Measures weights on the first n held-out problems, and counts the tokens it spends."""
 
     def __init__(
-        self, settings: Settings, start: Start, sampler: Sampler, judge: Judge, *, log: RunLog,
-        check: Callable[[], None],
+        self, settings: Settings, start: Start, sampler: Sampler, judge: Judge | IslandJudge, *,
+        hosts: Hosts, log: RunLog, stop: Stop,
     ) -> None:  # fmt: skip
         self.settings, self.start, self.sampler, self.judge = settings, start, sampler, judge
-        self.log, self.check = log, check  # `check` may leave the evaluation by raising
+        self.hosts, self.log, self.stop = hosts, log, stop
         self.tokens = 0
 
     def spent(self) -> int:
@@ -43,42 +45,54 @@ class Evaluator:
         problems = self.start.held_out[:n]
         texts = [None] * n if hinted is None else list(hinted)[:n]
         asked = [i for i in range(n) if hinted is None or self._fits(problems[i], texts[i])]
-        asks = [
-            (_name("eval", problems[i]), self._solve(problems[i], texts[i])) for i in asked
-        ]
-        answers = self._generate(params, asks, temperature=GREEDY)
-        cases = [(problems[i].answer, a.text) for i, a in zip(asked, answers, strict=True)]
-        verdicts = self.judge.collect(self.judge.submit(cases))
+
+        def solve(share: Sequence[int]) -> list[tuple[int | None, int]]:
+            own = [asked[i] for i in share]
+            asks = [(_name("eval", problems[i]), self._solve(problems[i], texts[i])) for i in own]
+            answers = self._generate(params, asks, temperature=GREEDY)
+            cases = [(problems[i].answer, a.text) for i, a in zip(own, answers, strict=True)]
+            verdicts = self.judge.collect(self.judge.submit(cases))
+            return [(_mark(v), len(a.tokens)) for v, a in zip(verdicts, answers, strict=True)]
+
         marks: Marks = [None] * n
-        for i, verdict in zip(asked, verdicts, strict=True):
-            if verdict in (Verdict.RIGHT, Verdict.WRONG):
-                marks[i] = int(verdict is Verdict.RIGHT)
+        for i, (mark, tokens) in zip(asked, self.hosts.spread(len(asked), solve), strict=True):
+            marks[i] = mark
+            self.tokens += tokens
         return marks
 
     def written(self, params: Params, n: int) -> list[str | None]:
         """One sound hint a problem, written by `params` as Adversary; None where none is."""
-        rules = self.settings.hints
-        problems = self.start.held_out[:n]
-        ask_limit = self.settings.tokens.adversary
-        asks = [
-            (_name("attack", p), Ask(ADVERSARY, hints.adversary_messages(
-                p.question, self.settings.prompts), WRITES, None, None, ask_limit))
-            for p in problems
-        ]  # fmt: skip
-        answers = self._generate(params, asks, temperature=1.0)
-        found: list[str | None] = []
-        for i, problem in enumerate(problems):
-            sound = None
-            for answer in answers[i * WRITES : (i + 1) * WRITES]:
-                hint = hints.parse_hint(answer.text)
-                failed = hints.failed_gates(
-                    answer.text, hint, problem.question, gold=problem.answer, rules=rules,
-                    count_tokens=self.start.tokenizer.count,
-                )  # fmt: skip
-                if sound is None and hint is not None and not failed:
-                    sound = hint
-            found.append(sound)
-        return found
+
+        def write(share: Sequence[int]) -> list[tuple[str | None, int]]:
+            problems = [self.start.held_out[i] for i in share]
+            prompts, limit = self.settings.prompts, self.settings.tokens.adversary
+            asks = [
+                (_name("attack", p), Ask(ADVERSARY, hints.adversary_messages(p.question, prompts),
+                                         WRITES, None, None, limit))
+                for p in problems
+            ]  # fmt: skip
+            answers = self._generate(params, asks, temperature=1.0)
+            tries = [answers[i * WRITES : (i + 1) * WRITES] for i in range(len(problems))]
+            return [
+                (self._sound(p, some), sum(len(a.tokens) for a in some))
+                for p, some in zip(problems, tries, strict=True)
+            ]
+
+        found = self.hosts.spread(n, write)
+        self.tokens += sum(tokens for _, tokens in found)
+        return [hint for hint, _ in found]
+
+    def _sound(self, problem: Problem, tries: Sequence[Rollout]) -> str | None:
+        """The first hint of these that passes the run's gates."""
+        for answer in tries:
+            hint = hints.parse_hint(answer.text)
+            failed = hints.failed_gates(
+                answer.text, hint, problem.question, gold=problem.answer,
+                rules=self.settings.hints, count_tokens=self.start.tokenizer.count,
+            )  # fmt: skip
+            if hint is not None and not failed:
+                return hint
+        return None
 
     def families(self, params: Params, n: int) -> dict[str, Marks]:
         """Clean and under each of the four families."""
@@ -114,12 +128,10 @@ class Evaluator:
         with self.log.bar("evaluation", total, "answer") as bar:
 
             def heard(finished: int) -> None:
-                self.check()
+                self.hosts.check(self.stop)
                 bar.advance(finished)
 
-            answers = self.sampler.generate(asks, heard)
-        self.tokens += sum(len(answer.tokens) for answer in answers)
-        return answers
+            return self.sampler.generate(asks, heard)
 
     def _rule(self, name: str, n: int) -> list[str | None]:
         draw = stable_hash("held-out hint", name) % 2**31
@@ -135,6 +147,11 @@ class Evaluator:
     def _solve(self, problem: Problem, hint: str | None) -> Ask:
         messages = hints.reasoner_messages(problem.question, hint, self.settings.prompts)
         return Ask(REASONER, messages, 1, problem.answer, "math", self.settings.tokens.reasoner)
+
+
+def _mark(verdict: Verdict) -> int | None:
+    measured = verdict in (Verdict.RIGHT, Verdict.WRONG)
+    return int(verdict is Verdict.RIGHT) if measured else None
 
 
 def _name(turn: str, problem: Problem) -> Name:
@@ -154,6 +171,7 @@ def scores(marks: dict[str, Marks], rare: Sequence[str]) -> dict[str, object]:
         for name in ("clean", *FAMILIES, *CONTROLS, *ADVERSARIES)
     }
     family = [accuracy(marks[name]) for name in FAMILIES]
-    flat["hinted"] = float(np.mean([x for x in family if x is not None]))
+    measured = [share for share in family if share is not None]
+    flat["hinted"] = float(np.mean(measured)) if measured else None
     flat["rare"] = {name: accuracy(marks[name]) for name in rare}
     return flat

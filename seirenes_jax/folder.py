@@ -13,10 +13,12 @@ from ml_collections import ConfigDict
 from seirenes_jax.errors import ConfigError
 from seirenes_jax.report import saving, write_text
 from seirenes_jax.settings import refuse_changes, to_json
+from seirenes_jax.store import Folder, copy, copy_tree, is_remote, reached
 
+LEASE = "lease.json"  # who runs in a folder of a bucket
 COPIED = ("metrics.jsonl", "rollouts.jsonl", "events.log")
 # What a run that was killed before it could write its config may leave; of no size, but the last.
-FIRST_FILES = (*COPIED, "config.json.tmp")
+FIRST_FILES = (*COPIED, "config.json.tmp", LEASE)
 
 
 def default_workdir(spec: str) -> Path:
@@ -38,13 +40,13 @@ def cache_dir(flag: str) -> Path:
     return folder.absolute()
 
 
-def open_run(config: ConfigDict, *, spec: str, workdir: str, fork: str) -> Path:
+def open_run(config: ConfigDict, *, spec: str, workdir: str, fork: str) -> Folder:
     """The folder to run in; a folder that holds another run is refused, knob by knob."""
-    folder = Path(workdir) if workdir else default_workdir(spec)
+    folder = reached(workdir, "--workdir") if workdir else default_workdir(spec)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--workdir: {folder} is a file; wanted a folder")
     if fork:
-        folder = fork_run(folder, Path(fork), config)
+        folder = fork_run(folder, reached(fork, "--fork"), config)
     if (folder / "config.json").is_file():
         stored = read_config(folder)
         if _begun(folder):
@@ -58,9 +60,10 @@ def open_run(config: ConfigDict, *, spec: str, workdir: str, fork: str) -> Path:
     return folder
 
 
-def _begun(folder: Path) -> bool:
+def _begun(folder: Folder) -> bool:
     """Something is there to go on from; before that a mistaken knob may simply be corrected."""
-    if any(entry.name.isdigit() for entry in (folder / "checkpoints").glob("*")):
+    saved = folder / "checkpoints"
+    if saved.is_dir() and any(entry.name.isdigit() for entry in saved.iterdir()):
         return True
     if (folder / "summary.json").exists():
         raise ConfigError(
@@ -70,11 +73,11 @@ def _begun(folder: Path) -> bool:
     return False
 
 
-def _foreign(folder: Path) -> str:
+def _foreign(folder: Folder) -> str:
     """The first file that no run left before its first step; empty where there is none."""
     for entry in sorted(folder.iterdir()):
-        if entry.name not in FIRST_FILES or entry.name in COPIED and entry.stat().st_size:
-            return entry.name
+        if entry.name not in FIRST_FILES or entry.name in COPIED and entry.read_bytes():
+            return str(entry.name)
     return ""
 
 
@@ -97,31 +100,40 @@ def held(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def fork_run(source: Path, target: Path, config: ConfigDict) -> Path:
+def fork_run(source: Folder, target: Folder, config: ConfigDict) -> Folder:
     """Copy what a run needs to go on, so that other knobs may be tried from there.
 
-    The copy appears when it is whole; the same command again finds it and goes on in it.
+    The copy appears when it is whole (in a bucket: its config.json comes last); the same command
+    again finds it and goes on in it.
     """
     if not (source / "config.json").is_file():
         raise ConfigError(f"--fork: {source} is no run (no config.json); nothing to fork from")
-    if target.exists() and source.samefile(target):
+    if str(target) == str(source) or _same_folder(source, target):
         raise ConfigError(f"--fork: got the run's own folder, {target}; wanted a new one")
     if (target / "config.json").is_file():
         return target
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"--fork: {target} is not empty; wanted a new folder")
-    part = target.absolute().with_name(f".{target.name}.fork")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    part = target
+    if not is_remote(target):
+        part = target.absolute().with_name(f".{target.name}.fork")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
     same_start = read_config(source).get("init_from") == config.init_from
     for name in (*COPIED, "init_from.json") if same_start else COPIED:
         if (source / name).is_file():
-            shutil.copy2(source / name, part / name)
-    if (source / "checkpoints").is_dir():
-        shutil.copytree(source / "checkpoints", part / "checkpoints")
-    write_config(part, config)
-    part.rename(target)
+            copy(source / name, part / name)
+    copy_tree(source / "checkpoints", part / "checkpoints")
+    if is_remote(target):
+        (target / "config.json").write_text(to_json(config))
+    else:
+        write_config(part, config)
+        part.rename(target)
     return target
+
+
+def _same_folder(one: Folder, other: Folder) -> bool:
+    return not is_remote(one) and not is_remote(other) and other.exists() and one.samefile(other)
 
 
 def write_config(folder: Path, config: ConfigDict) -> None:
@@ -129,7 +141,7 @@ def write_config(folder: Path, config: ConfigDict) -> None:
     write_text(folder / "config.json", to_json(config))
 
 
-def read_config(folder: Path) -> dict[str, object]:
+def read_config(folder: Folder) -> dict[str, object]:
     """What a run stored; ConfigError where it is no JSON object."""
     file = folder / "config.json"
     try:

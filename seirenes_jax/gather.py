@@ -40,7 +40,7 @@ def distil(run: Path) -> Record:
     rows = analysis.read_metrics(run)
     if summary is None or not rows:
         raise DataError(f"{run}: no summary.json with metrics; wanted the folder of a finished run")
-    steps, shares = analysis.family_shares(analysis.read_rollouts(run), FAMILY_WINDOWS)
+    steps, shares = analysis.family_shares(rows, FAMILY_WINDOWS)
     record = {
         "summary": {key: summary[key] for key in KEPT if key in summary},
         "steps": rows[-1]["step"],
@@ -318,10 +318,11 @@ def draw(found: Found, folder: Path, *, closely: Sequence[str]) -> None:
     }
     tastes = {title: r["families"] for title, r in looked_at.items() if r["families"]["steps"]}
     seen = {name for taste in tastes.values() for name in taste["shares"]}
-    names = [name for name in FAMILIES if name in seen] + sorted(seen - set(FAMILIES))
+    rank = {family: i for i, family in enumerate(FAMILIES)}
+    names = sorted(seen, key=lambda name: (rank.get(name.partition("/")[0], len(rank)), name))
     families = {  # in one order everywhere, never written = 0: a family keeps its colour
         title: {
-            name.replace("_", " "): [
+            name.rpartition("/")[2].replace("_", " "): [
                 (taste["steps"], taste["shares"].get(name, [0.0] * len(taste["steps"])))
             ]
             for name in names[:most]

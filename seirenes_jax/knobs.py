@@ -26,6 +26,10 @@ class Model:
     dtype: str
     param_dtype: str
     remat: str
+    attention: str
+    moe: str
+    balance: float
+    replay_routes: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,14 @@ class WarmStart:
 @dataclass(frozen=True, slots=True)
 class Problems:
     path: str
+    format: str
+    question_column: str
+    answer_column: str
+    levels: tuple[int, ...]
+    decontaminate: tuple[str, ...]
+    overlap: float
+    checkable: bool
+    malformed: int
     mastered_share: float
 
 
@@ -64,6 +76,7 @@ class Prompts:
     adversary: str
     position: str
     frame: str
+    enable_thinking: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +157,15 @@ class Mesh:
     data: int
     fsdp: int
     tensor: int
+    expert: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    hosts: int
+    tensor: int
+    expert: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +231,7 @@ class Settings:
     sampler: Sampler
     batch: Batch
     mesh: Mesh
+    decode: Decode
     checkpoint: Checkpoint
     preempt: Preempt
     eval: Eval
@@ -221,13 +244,18 @@ class Settings:
 # On resume these may differ from the stored config: how long, how seen, where; never what.
 FREE_ON_RESUME = (
     "steps", "budget.tokens", "checkpoint", "eval", "report", "profile", "preempt", "mesh",
+    "decode",
 )  # fmt: skip
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "game": ("seirenes", "rlvr"),
     "model.dtype": ("float32", "bfloat16"),
     "model.param_dtype": ("float32", "bfloat16"),
-    "model.remat": ("none", "dots", "full"),
+    "model.remat": ("none", "dots", "full", "offload"),
+    "model.attention": ("auto", "xla", "splash", "cudnn"),
+    "model.moe": ("auto", "plain", "mosaic", "triton"),
+    "problems.format": ("", "dapo", "deepmath", "openr1", "math", "polaris", "plain", "gsm8k"),
+    "prompts.enable_thinking": ("", "true", "false"),
     "prompts.position": ("append", "prepend", "system"),
     "prompts.frame": ("hint", "note", "context", "bare"),
     "adversary.reward": ("clip", "indicator", "linear"),

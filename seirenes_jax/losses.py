@@ -15,7 +15,7 @@ import numpy as np
 from seirenes_jax import knobs
 from seirenes_jax.errors import ConfigError
 from seirenes_jax.masked import How, Total, total
-from seirenes_jax.state import TrainBatch
+from seirenes_jax.state import NOT_RECORDED, TrainBatch
 
 
 class Inputs(NamedTuple):
@@ -194,6 +194,26 @@ def _metrics(
         weight_BT = jnp.where(mine_BT, batch.weight_BT, 0.0)
         metrics[f"loss/{stream}"] = total(loss_BT, weight_BT)
     return jax.lax.stop_gradient(metrics)
+
+
+def balance_loss(
+    balance_BT: jax.Array, batch: TrainBatch, scale: float
+) -> tuple[jax.Array, Total]:
+    """The experts' balance loss as a summed loss, and its plain mean.
+
+    All tokens of a sequence weigh alike in `weight_BT`, so a sum over tokens is a sum over
+    sequences, each with the weight it has in the policy loss.
+    """
+    trained_BT = batch.train_BT & (batch.weight_BT > 0)
+    loss = scale * jnp.sum(jnp.where(trained_BT, balance_BT, 0.0) * batch.weight_BT)
+    return loss, jax.lax.stop_gradient(total(balance_BT, trained_BT))
+
+
+def route_agreement(agreed_BT: jax.Array, batch: TrainBatch) -> Total:
+    """Share of recorded experts that the trainer's router would choose again, at drawn tokens."""
+    assert batch.routes is not None
+    recorded_BT = batch.routes[:, :, 0, 0] != NOT_RECORDED
+    return total(agreed_BT, batch.train_BT & recorded_BT)
 
 
 class Counts(NamedTuple):

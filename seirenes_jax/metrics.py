@@ -93,4 +93,7 @@ def learnt_row(totals: Mapping[str, Any], streams: Sequence[str]) -> dict[str, A
         "clip_frac": value("clip_frac"),
         "kl_behaviour": value("kl_behaviour"),
         "kl_ref": value("kl_ref"),
+        # Of experts alone.
+        "balance": value("balance"),
+        "route_agreement": value("route_agreement"),
     }

@@ -29,6 +29,7 @@ from seirenes_jax.cli import guard, parse
 from seirenes_jax.clock import set_up_compile_cache
 from seirenes_jax.errors import DONE, ConfigError
 from seirenes_jax.evaluate import Evaluator, Marks
+from seirenes_jax.hosts import players
 from seirenes_jax.models import ModelConfig, init_params
 from seirenes_jax.report import RunLog, write_json
 from seirenes_jax.sampler import Sampler
@@ -88,9 +89,12 @@ def crossplay(
             config, tokenizer, settings.sampler, seed=settings.seed, prompt_tokens=tokens.prompt,
             answer_tokens=max(tokens.reasoner, tokens.adversary),
         )  # fmt: skip
-        evaluator = Evaluator(settings, start, sampler, judge, log=log, check=stop.check)
+        mesh = sharding.make_mesh(settings.mesh)
+        evaluator = Evaluator(
+            settings, start, sampler, judge, hosts=players(1, mesh), log=log, stop=stop
+        )
         weights = reader(run / "checkpoints", config, settings.mesh,
-                         lambda: starting_params(start, settings, run))  # fmt: skip
+                         lambda: starting_params(start, settings, run, mesh))  # fmt: skip
         found = play_all(evaluator, weights, chosen, count, say=log.say)
     write_json(run / "crossplay.json", found)
     gather.draw_crossplay(found, run / "crossplay.png", run.name)

@@ -1,7 +1,8 @@
 """A run's weights as a Hugging Face folder, and the proof that the folder holds just those."""
 
 import hashlib
-from pathlib import Path
+import json
+import math
 from typing import Any
 
 import jax
@@ -14,12 +15,12 @@ from seirenes_jax.errors import CheckpointError
 from seirenes_jax.folder import read_config
 from seirenes_jax.knobs import Settings
 from seirenes_jax.models import ModelConfig, init_params
-from seirenes_jax.report import saving, write_json
+from seirenes_jax.report import saving
 from seirenes_jax.settings import build
 from seirenes_jax.start import model_of_run
 
 
-def export_run(run: Path, out: Path, *, step: int | None) -> int:
+def export_run(run: hf.Folder, out: hf.Folder, *, step: int | None) -> int:
     """Write the weights of a step (None: the newest) in the run's precision; which step it was."""
     settings = _settings(run)
     config, tokenizer = model_of_run(run, settings)
@@ -29,44 +30,59 @@ def export_run(run: Path, out: Path, *, step: int | None) -> int:
     return taken
 
 
-def prove(run: Path, out: Path, *, step: int) -> int:
+def prove(run: hf.Folder, out: hf.Folder, *, step: int) -> int:
     """Read `out` back, compare every bit with the checkpoint, write proof.json.
 
-    Returns how many numbers were compared.
+    Returns how many numbers were compared. One tensor at a time is in memory besides the
+    checkpoint's.
     """
     settings = _settings(run)
-    config, model = model_of_run(run, settings)[0], settings.model
+    model = settings.model
+    config = model_of_run(run, settings)[0]
+    precision = {"dtype": model.dtype, "param_dtype": model.param_dtype, "remat": model.remat}
+    if hf.read_config(out, **precision) != config:
+        raise CheckpointError(f"{out}: config.json is not that of {run}; export again")
     params = _weights(run, config, step)[1]
-    stored = hf.load(
-        out, dtype=model.dtype, param_dtype=model.param_dtype, remat=model.remat
-    )[1]  # fmt: skip
-    written = dict(jax.tree_util.tree_flatten_with_path(stored)[0])
-    differing = []
-    total = 0
-    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        ours, theirs = np.asarray(leaf), written.pop(path)
-        total += ours.size
-        if ours.dtype != theirs.dtype or ours.tobytes() != theirs.tobytes():
-            differing.append(jax.tree_util.keystr(path, simple=True, separator="/"))
-    if differing or written:
+    table = hf.weights(config)
+    with hf.WeightFiles(out) as files:
+        names = {name: (weight, index) for name, weight, index in hf.tensors(table)}
+        strangers = sorted(files.tensors.keys() - names.keys())
+        differing = [
+            name for name, (weight, index) in names.items()
+            if not _holds(files, name, weight.to_theirs(
+                hf.to_host(hf.leaf_of(params, weight.path), index)
+            ))
+        ]  # fmt: skip
+    if differing or strangers:
         raise CheckpointError(
-            f"{out} does not hold the weights of step {step} of {run}: {len(differing)} arrays "
-            f"differ {differing[:4]}, {len(written)} are left over; export again"
+            f"{out} does not hold the weights of step {step} of {run}: {len(differing)} tensors "
+            f"differ {differing[:4]}, {len(strangers)} are left over; export again"
         )
+    total = sum(math.prod(weight.shape) for weight in table)
+    folder = hf.as_folder(out)
     proof = {
         "run": str(run), "step": step, "equal": True, "weights": total,
         "dtype": model.param_dtype,
-        "sha256": {file.name: _sha256(file) for file in sorted(out.glob("*.safetensors"))},
+        "sha256": {file.name: _sha256(file) for file in sorted(folder.glob("*.safetensors"))},
     }  # fmt: skip
-    write_json(out / "proof.json", proof)
+    with saving(out):
+        (folder / "proof.json").write_text(json.dumps(proof, indent=2) + "\n")
     return total
 
 
-def _settings(run: Path) -> Settings:
+def _holds(files: hf.WeightFiles, name: str, wanted: np.ndarray) -> bool:
+    """The same bits in the same shape under this name."""
+    found = files.tensors.get(name)
+    if found is None or (found.dtype, found.shape) != (wanted.dtype, wanted.shape):
+        return False
+    return files.rows(name, 0, len(wanted)).tobytes() == wanted.tobytes()
+
+
+def _settings(run: hf.Folder) -> Settings:
     return build(ConfigDict(read_config(run)))
 
 
-def _weights(run: Path, config: ModelConfig, step: int | None) -> tuple[int, Any]:
+def _weights(run: hf.Folder, config: ModelConfig, step: int | None) -> tuple[int, Any]:
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = jax.eval_shape(lambda: init_params(config, 0))
     abstract = jax.tree.map(
@@ -75,6 +91,9 @@ def _weights(run: Path, config: ModelConfig, step: int | None) -> tuple[int, Any
     return load_params(run / "checkpoints", abstract, step)
 
 
-def _sha256(file: Path) -> str:
+def _sha256(file: hf.Folder) -> str:
+    digest = hashlib.sha256()
     with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+        while block := handle.read(2**24):
+            digest.update(block)
+    return digest.hexdigest()

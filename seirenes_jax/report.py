@@ -6,6 +6,7 @@ grows. A write the disk refuses is a SaveError.
 
 import contextlib
 import importlib
+import io
 import json
 import math
 import os
@@ -204,6 +205,34 @@ class RunLog:
             file = board.next_file(folder).open("ab", buffering=0)
         _write(file, board.opening(step))
         return file
+
+
+class Mute(RunLog):
+    """The log of a process that writes nothing: another one of the run does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.logged = Path(folder), 0
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def cut_back(self, step: int) -> None:
+        """The files are another's."""
+        self.logged = step
+
+    def log_step(self, metrics: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]]) -> None:
+        """Remember how far the run is."""
+        self.logged = int(metrics["step"])
+
+    def event(self, text: str) -> None:
+        """Said elsewhere."""
+
+    def say(self, text: str) -> None:
+        """Said elsewhere."""
+
+    def bar(self, name: str, total: int, unit: str) -> Bar:
+        """A bar that nobody sees."""
+        return Bar(name, total, unit=unit, out=io.StringIO())
 
 
 def _append(file: FileIO, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -16,16 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seirenes_jax.decode import Seats, admit, empty, run_chunk
+from seirenes_jax.decode import Drawn, Seats, admit, empty, run_chunk
 from seirenes_jax.errors import ConfigError, DataError
 from seirenes_jax.knobs import Sampler as SamplerKnobs
 from seirenes_jax.models import ModelConfig
 from seirenes_jax.rng import draw_key
+from seirenes_jax.sharding import row_parts
 from seirenes_jax.state import DecodeState, Params
 from seirenes_jax.text import Tokenizer
 from seirenes_jax.types import Ask, Name, Rollout
 
-PREFILL_ROWS = 32  # distinct prompts of one prefill call
+PREFILL_ROWS = 32  # distinct prompts of one prefill call, at least
 
 
 @dataclass(slots=True)
@@ -37,6 +38,7 @@ class Seat:
     prompt: tuple[int, ...]
     tokens: list[np.ndarray] = field(default_factory=list)
     logprobs: list[np.ndarray] = field(default_factory=list)
+    routes: list[np.ndarray] = field(default_factory=list)  # of its inputs, the stored prompt first
     drawn: int = 0
 
 
@@ -49,7 +51,9 @@ class Lane:
     state: DecodeState
     seats: list[Seat | None]
     queue: deque[Seat] = field(default_factory=deque)
-    flying: tuple[jax.Array, jax.Array, jax.Array] | None = None
+    flying: Drawn | None = None
+    # Routes of prompts on their way from the device: [P, T, N, k], and who sits on which row.
+    filled: list[tuple[jax.Array, list[tuple[Seat, int]]]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -77,6 +81,13 @@ class Sampler:
                 f"tokens.prompt + the longest answer + sampler.chunk = {wanted} positions, "
                 f"but the model has {config.max_positions}; lower tokens.* or use a longer model"
             )
+        parts = row_parts(config.mesh)
+        if knobs.slots % parts:
+            raise ConfigError(
+                f"sampler.slots: got {knobs.slots}, which do not divide over the {parts} devices "
+                "that share out rows; wanted a multiple"
+            )
+        self.prefill_rows = -(-PREFILL_ROWS // parts) * parts
         # How far back a chunk looks: the shortest of these that covers every live slot.
         self.buckets = sorted({-(-self.columns * part // 64) * 16 for part in (2, 3, 4)})
         self.use = Use()
@@ -144,28 +155,32 @@ class Sampler:
         queue.extend(Seat(_sample(name, i), ask, prompt) for i in range(ask.n))
 
     def _admit(self, lane: Lane) -> None:
-        """Fill free slots from the queue, at most PREFILL_ROWS distinct prompts a call."""
+        """Fill free slots from the queue, some distinct prompts a call."""
         free = [slot for slot, seat in enumerate(lane.seats) if seat is None]
         while free and lane.queue:
             rows: dict[tuple[int, ...], int] = {}
             placed: list[tuple[int, Seat]] = []
             while free and lane.queue:
                 prompt = lane.queue[0].prompt
-                if prompt not in rows and len(rows) == PREFILL_ROWS:
+                if prompt not in rows and len(rows) == self.prefill_rows:
                     break
                 rows.setdefault(prompt, len(rows))
                 placed.append((free.pop(0), lane.queue.popleft()))
             for slot, seat in placed:
                 lane.seats[slot] = seat
             prompts, seats = self._arrange(rows, placed)
-            lane.state = admit(lane.params, lane.state, prompts, seats, config=self.config)
+            lane.state, routes_PTNk = admit(
+                lane.params, lane.state, prompts, seats, config=self.config
+            )
+            if routes_PTNk is not None:
+                lane.filled.append((routes_PTNk, [(seat, rows[seat.prompt]) for _, seat in placed]))
 
     def _arrange(
         self, rows: dict[tuple[int, ...], int], placed: list[tuple[int, Seat]]
     ) -> tuple[Any, Seats]:
         B = self.knobs.slots
-        tokens_PT = np.zeros((PREFILL_ROWS, self.prompt_tokens), np.int32)
-        length_P = np.zeros(PREFILL_ROWS, np.int32)
+        tokens_PT = np.zeros((self.prefill_rows, self.prompt_tokens), np.int32)
+        length_P = np.zeros(self.prefill_rows, np.int32)
         for prompt, row in rows.items():
             length_P[row] = len(prompt) - 1
             tokens_PT[row, : len(prompt) - 1] = prompt[:-1]
@@ -187,32 +202,38 @@ class Sampler:
     def _launch(self, lane: Lane) -> None:
         reach = max(len(seat.prompt) - 1 + seat.drawn for seat in lane.seats if seat is not None)
         columns = next(bucket for bucket in self.buckets if bucket >= reach)
-        lane.state, *lane_out = run_chunk(
+        lane.state, lane.flying = run_chunk(
             lane.params, lane.state, jnp.float32(self.temperature), config=self.config,
             chunk=self.knobs.chunk, columns=columns, stop_ids=self.tokenizer.stop_ids,
             top_k=self.knobs.top_k, top_p=self.knobs.top_p,
         )  # fmt: skip
-        lane.flying = (lane_out[0], lane_out[1], lane_out[2])
 
     def _land(self, lane: Lane) -> list[Rollout]:
         """Wait for the running chunk and hand every slot its tokens."""
         assert lane.flying is not None
-        tokens_BU, logps_BU, count_B = (np.asarray(x) for x in lane.flying)
+        drawn: Drawn = jax.tree.map(np.asarray, lane.flying)
         lane.flying = None
+        for routes_PTNk, placed in lane.filled:
+            kept = np.asarray(routes_PTNk)
+            for newcomer, row in placed:
+                newcomer.routes.append(kept[row, : len(newcomer.prompt) - 1])
+        lane.filled = []
         done: list[Seat] = []
         for slot, seat in enumerate(lane.seats):
             if seat is None:
                 continue
-            count = int(count_B[slot])
-            seat.tokens.append(tokens_BU[slot, :count])
-            seat.logprobs.append(logps_BU[slot, :count])
+            count = int(drawn.count_B[slot])
+            seat.tokens.append(np.asarray(drawn.tokens_BU[slot, :count]))
+            seat.logprobs.append(np.asarray(drawn.logprobs_BU[slot, :count]))
+            if drawn.routes_BUNk is not None:
+                seat.routes.append(np.asarray(drawn.routes_BUNk[slot, :count]))
             seat.drawn += count
             self.use.drawn += count
             stopped = int(seat.tokens[-1][-1]) in self.tokenizer.stop_ids
             if stopped or seat.drawn == seat.ask.max_tokens:
                 done.append(seat)
                 lane.seats[slot] = None
-        self.use.steps += tokens_BU.size
+        self.use.steps += drawn.tokens_BU.size
         self.use.chunks += 1
         return self._rollouts(lane, done)
 
@@ -225,6 +246,7 @@ class Sampler:
                 logprobs=np.concatenate(seat.logprobs),
                 stop="eos" if int(ids[-1]) in self.tokenizer.stop_ids else "length",
                 verdict=None, policy_step=lane.step,
+                routes=np.concatenate(seat.routes) if seat.routes else None,
             )
             for seat, ids, text in zip(done, tokens, texts, strict=True)
         ]  # fmt: skip

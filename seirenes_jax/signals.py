@@ -32,7 +32,11 @@ class Stop:
             if time.monotonic() - self._heard > ECHO_S:
                 _leave("stopped at once")
             return
-        self.asked, self._heard = signal.Signals(number).name, time.monotonic()
+        self.hear(signal.Signals(number).name)
+
+    def hear(self, asked: str) -> None:
+        """Somebody asks; from now on the grace time runs."""
+        self.asked, self._heard = asked, time.monotonic()
         last_call = threading.Timer(
             self.grace_s, _leave, (f"preempt.grace_s = {self.grace_s:g} s are over",)
         )

@@ -7,27 +7,31 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from seirenes_jax import hf, hints, problems
 from seirenes_jax.checkpoint import load_params
 from seirenes_jax.errors import ConfigError, DataError
+from seirenes_jax.hosts import first, writes
 from seirenes_jax.knobs import Settings
 from seirenes_jax.models import ModelConfig, init_params
 from seirenes_jax.models.config import from_shape
 from seirenes_jax.report import RunLog, write_json
 from seirenes_jax.rng import stable_hash
 from seirenes_jax.settings import section
+from seirenes_jax.sharding import param_shardings
 from seirenes_jax.state import Params
+from seirenes_jax.store import Folder, at
 from seirenes_jax.tasks import texts, world
 from seirenes_jax.tasks.tokenizer import train_tokenizer
 from seirenes_jax.text import Tokenizer, load_tokenizer
 from seirenes_jax.types import Problem
+from seirenes_jax.verify.judge import Judge
 from seirenes_jax.warm import imitate
 
 TINY = "tiny"  # problems.path of the embedded world
@@ -39,11 +43,13 @@ SHAPED_BY = ("tasks", "models", "warm.py")
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Ready to play. `load_params` reads the starting weights afresh each time it is called."""
+    """Ready to play. `load_params` reads the starting weights afresh each time it is called, laid
+    out as its argument says (`abstract_params`).
+    """
 
     config: ModelConfig
     tokenizer: Tokenizer
-    load_params: Callable[[], Params]
+    load_params: Callable[[Params], Params]
     train: list[Problem]
     held_out: list[Problem]
     write_hint: Callable[[Problem, str, int], str]
@@ -57,8 +63,9 @@ def begin(
 ) -> Start:
     """Read or make everything a run needs before its first step; `check` may leave by raising."""
     tiny = settings.problems.path == TINY
+    folder: hf.Folder
     if settings.model.path:
-        folder, spent = Path(settings.model.path), 0
+        folder, spent = hf.find(settings.model.path), 0
     elif tiny and settings.warm_start.steps > 0:
         folder, spent = warm_start(settings, cache_dir, log, check=check)
     elif tiny:
@@ -66,19 +73,16 @@ def begin(
     else:
         raise ConfigError(
             "model.path: got nothing; problems from a file need a model and its tokenizer; give a "
-            "Hugging Face folder"
+            "Hugging Face folder or a hub id"
         )
     model = settings.model
     read = {"dtype": model.dtype, "param_dtype": model.param_dtype, "remat": model.remat}
     config = hf.read_config(folder, **read)
-    tokenizer = load_tokenizer(folder)
-
-    def load_params() -> Params:
-        return jax.tree.map(jnp.asarray, hf.load(folder, **read)[1])
-
-    train, held_out = _problems(settings, tokenizer)
+    with hf.local_copy(folder) as small_files:
+        tokenizer = load_tokenizer(small_files, settings.prompts.enable_thinking)
+    train, held_out = _problems(settings, tokenizer, log)
     return Start(
-        config, tokenizer, load_params, train, held_out,
+        config, tokenizer, lambda abstract: hf.load(folder, config, abstract), train, held_out,
         texts.write_hint if tiny else hints.write_hint,
         _tiny_eval_hint if tiny else hints.eval_hint,
         texts.RARE if tiny else (), spent,
@@ -89,25 +93,33 @@ def _tiny_from_nothing(settings: Settings, cache_dir: Path, log: RunLog) -> Star
     """warm_start.steps = 0: the tiny world's tokenizer and untrained weights."""
     folder = _cached(cache_dir / "tokenizer" / _digest(settings, ("prompts",)), log,
                      lambda part: train_tokenizer(_corpus(settings), TINY_VOCAB, part))  # fmt: skip
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, settings.prompts.enable_thinking)
     config = from_shape(settings.model, vocab=tokenizer.vocab_size, max_positions=MAX_POSITIONS)
-    train, held_out = _problems(settings, tokenizer)
+    train, held_out = _problems(settings, tokenizer, log)
+
+    def untrained(abstract: Params) -> Params:
+        params = init_params(config, settings.seed)
+        return jax.tree.map(lambda x, leaf: jax.device_put(x, leaf.sharding), params, abstract)
+
     return Start(
-        config, tokenizer, lambda: init_params(config, settings.seed), train, held_out,
+        config, tokenizer, untrained, train, held_out,
         texts.write_hint, _tiny_eval_hint, texts.RARE, 0,
     )  # fmt: skip
 
 
-def _problems(settings: Settings, tokenizer: Tokenizer) -> tuple[list[Problem], list[Problem]]:
+def _problems(
+    settings: Settings, tokenizer: Tokenizer, log: RunLog
+) -> tuple[list[Problem], list[Problem]]:
     """Training and held-out problems; those whose hinted prompt could not fit are left out."""
     n = max(settings.eval.problems, settings.eval.final_problems)
+    limit = settings.tokens.prompt
 
     def count(problem: Problem) -> int:
         messages = hints.reasoner_messages(problem.question, "", settings.prompts)
         return len(tokenizer.render(messages)) + settings.hints.max_tokens
 
     def fitting(found: list[Problem]) -> list[Problem]:
-        return problems.fit(found, limit=settings.tokens.prompt, count=count)[0]
+        return problems.fit(found, limit=limit, count=count)[0]
 
     if settings.problems.path == TINY:
         if n > TINY_HELD_OUT // 2:
@@ -116,7 +128,17 @@ def _problems(settings: Settings, tokenizer: Tokenizer) -> tuple[list[Problem], 
             )
         held_out = fitting(world.problems("heldout", 2 * n, 1))
         return fitting(world.problems("train", TINY_TRAIN, 0)), held_out[:n]
-    rows = fitting(problems.load(settings.problems.path))
+    judge = settings.judge
+    with ExitStack() as stack:
+        reader = None
+        if settings.problems.checkable:
+            reader = stack.enter_context(Judge(judge.workers, judge.deadline_s, judge.memory_gib))
+        rows, account = problems.sieve(
+            settings.problems, judge=reader, room=(limit, count), open_bar=log.bar
+        )
+    for line in account.lines():
+        log.say(line)
+        log.event(line)
     rows.sort(key=lambda problem: stable_hash("held out", problem.id))
     if len(rows) <= n:
         raise DataError(
@@ -140,7 +162,7 @@ def warm_start(
         knobs = settings.warm_start
         tokenizer_folder = part.parent / (part.name + ".tokenizer")
         train_tokenizer(_corpus(settings), TINY_VOCAB, tokenizer_folder)
-        tokenizer = load_tokenizer(tokenizer_folder)
+        tokenizer = load_tokenizer(tokenizer_folder, settings.prompts.enable_thinking)
         config = from_shape(settings.model, vocab=tokenizer.vocab_size, max_positions=MAX_POSITIONS)
         examples = texts.warm_examples(knobs.problems, knobs.seed, settings.prompts)
         row_tokens = settings.tokens.prompt + settings.tokens.reasoner
@@ -202,18 +224,29 @@ def _lock(file: Path, log: RunLog) -> Iterator[None]:
         yield
 
 
-def starting_params(start: Start, settings: Settings, run: Path) -> Params:
+def abstract_params(config: ModelConfig, mesh: Mesh) -> Params:
+    """Shape, dtype and place of every parameter; nothing is allocated."""
+    shapes = jax.eval_shape(lambda: init_params(config, 0))
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes, param_shardings(shapes, mesh),
+    )  # fmt: skip
+
+
+def starting_params(start: Start, settings: Settings, run: Path, mesh: Mesh) -> Params:
     """The weights before the first step: those of the model, or (`init_from`) of another run.
 
-    Which checkpoint that was is noted in the run folder: a resumed run means the same one.
+    They are read straight to where they live in the mesh. Which checkpoint it was is noted in the
+    run folder: a resumed run means the same one.
     """
-    params = start.load_params()
+    abstract = abstract_params(start.config, mesh)
     if not settings.init_from:
-        return params
+        return start.load_params(abstract)
     note = run / "init_from.json"
-    noted = json.loads(note.read_text()) if note.is_file() else {"step": None}
-    step, params = load_params(Path(settings.init_from) / "checkpoints", params, noted["step"])
-    write_json(note, {"run": settings.init_from, "step": step})
+    noted = json.loads(first(lambda: note.read_text() if note.is_file() else '{"step": null}'))
+    step, params = load_params(at(settings.init_from) / "checkpoints", abstract, noted["step"])
+    if writes():
+        write_json(note, {"run": settings.init_from, "step": step})
     return params
 
 
@@ -224,10 +257,11 @@ def leave_model(start: Start, folder: Path, settings: Settings) -> None:
     )
 
 
-def model_of_run(run: Path, settings: Settings) -> tuple[ModelConfig, Tokenizer]:
+def model_of_run(run: Folder, settings: Settings) -> tuple[ModelConfig, Tokenizer]:
     """What `leave_model` left, for export and probes."""
     folder, model = run / "model", settings.model
     config = hf.read_config(
         folder, dtype=model.dtype, param_dtype=model.param_dtype, remat=model.remat
     )
-    return config, load_tokenizer(folder)
+    with hf.local_copy(hf.as_folder(str(folder))) as small_files:
+        return config, load_tokenizer(small_files, settings.prompts.enable_thinking)

@@ -7,6 +7,8 @@ import jax
 
 Params = Any  # a pytree of arrays
 
+NOT_RECORDED = 255  # in routes: this token's experts are the router's own choice
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -46,7 +48,9 @@ class TrainBatch:
     role_BT: jax.Array  # int32, index into the run's list of streams
     weight_BT: jax.Array  # float32, each stream's weight over its global denominator
     temperature: jax.Array  # float32 []
-    routes: jax.Array | None  # uint8 [B, T, layers, experts per token]
+    # Of experts alone: those that decoding chose, uint8 [B, T, layers, experts per token]; 255 =
+    # not recorded. It costs layers x experts per token bytes a column.
+    routes: jax.Array | None
 
 
 @flax.struct.dataclass

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import optax
 
 from seirenes_jax.knobs import Loss
-from seirenes_jax.losses import policy_loss
+from seirenes_jax.losses import balance_loss, policy_loss, route_agreement
 from seirenes_jax.masked import Total
-from seirenes_jax.models import ModelConfig, forward, head_kernel_DV
+from seirenes_jax.models import ModelConfig, Out, head_kernel_DV, read
+from seirenes_jax.sharding import place, place_params
 from seirenes_jax.state import Params, TrainBatch, TrainState
 
 HEAD_COLUMNS = 64  # positions a row whose logits exist at one time
@@ -22,14 +23,17 @@ Totals = dict[str, Total]
 
 
 def logprobs_and_entropy(
-    hidden_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, temperature: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Of the targets under softmax(hidden . head / temperature): float32, chunk by chunk."""
+    hidden_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, temperature: jax.Array,
+    *, parts: int = 1,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    """Of the targets under softmax(hidden . head / temperature): float32, chunk by chunk.
+
+    `parts`: over how many devices T is shared out; each takes chunks of its own part.
+    """
     B, T, D = hidden_BTD.shape
-    columns = -(-T // -(-T // HEAD_COLUMNS))  # T in equal parts of at most HEAD_COLUMNS
-    pad = -T % columns
-    hidden = jnp.pad(hidden_BTD, ((0, 0), (0, pad), (0, 0)))
-    targets = jnp.pad(targets_BT, ((0, 0), (0, pad)))
+    own = T // parts
+    columns = -(-own // -(-own // HEAD_COLUMNS))  # in equal chunks of at most HEAD_COLUMNS
+    pad = -own % columns
 
     @jax.checkpoint
     def some(hidden_BcD: jax.Array, targets_Bc: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -39,30 +43,41 @@ def logprobs_and_entropy(
         return jnp.take_along_axis(logp, targets_Bc[..., None], axis=-1)[..., 0], entropy
 
     def split(x: jax.Array) -> jax.Array:
-        return jnp.moveaxis(x.reshape(B, -1, columns, *x.shape[2:]), 1, 0)
+        x = x.reshape(B, parts, own, *x.shape[2:])
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, pad), *((0, 0),) * (x.ndim - 3)))
+        x = jnp.moveaxis(x.reshape(B, parts, -1, columns, *x.shape[3:]), 2, 0)
+        return x.reshape(x.shape[0], B, parts * columns, *x.shape[4:])
 
-    logp, entropy = jax.lax.map(lambda pair: some(*pair), (split(hidden), split(targets)))
+    logp, entropy = jax.lax.map(lambda pair: some(*pair), (split(hidden_BTD), split(targets_BT)))
 
     def join(x: jax.Array) -> jax.Array:
-        return jnp.moveaxis(x, 0, 1).reshape(B, -1)[:, :T]
+        x = jnp.moveaxis(x.reshape(-1, B, parts, columns), 0, 2)
+        return x.reshape(B, parts, -1)[:, :, :own].reshape(B, T)
 
     return join(logp), join(entropy)
 
 
-def _score(params: Params, config: ModelConfig, batch: TrainBatch) -> tuple[jax.Array, jax.Array]:
-    hidden_BTD = forward(
-        params, config, batch.tokens_BT, batch.positions_BT, batch.segments_BT, batch.prefix_BT
-    )
+def _score(
+    params: Params, config: ModelConfig, batch: TrainBatch
+) -> tuple[jax.Array, jax.Array, Out]:
+    """logp_BT and entropy_BT of the targets; and what else the layers said."""
+    out = read(
+        params, config, batch.tokens_BT, batch.positions_BT, batch.segments_BT, batch.prefix_BT,
+        batch.routes,
+    )  # fmt: skip
     with jax.named_scope("head"):
-        return logprobs_and_entropy(
-            hidden_BTD, head_kernel_DV(params, config), batch.targets_BT, batch.temperature
+        head_DV = place(head_kernel_DV(params, config), config.mesh, None, "vocab")
+        parts = 1 if config.mesh is None else config.mesh.shape["sequence"]
+        logp_BT, entropy_BT = logprobs_and_entropy(
+            out.hidden_BTD, head_DV, batch.targets_BT, batch.temperature, parts=parts
         )
+    return logp_BT, entropy_BT, out
 
 
 @partial(jax.jit, static_argnames=("config",))
 def score_step(params: Params, batch: TrainBatch, *, config: ModelConfig) -> jax.Array:
     """logp_BT of the targets at the batch's temperature; 0 where nothing is trained."""
-    logp_BT, _ = _score(params, config, batch)
+    logp_BT, _, _ = _score(params, config, batch)
     return jnp.where(batch.train_BT, logp_BT, 0.0)
 
 
@@ -75,14 +90,21 @@ def add_gradient(
     so the sum over micro-batches is the gradient of the whole batch."""
 
     def objective(params: Params) -> tuple[jax.Array, Totals]:
-        logp_BT, entropy_BT = _score(params, config, batch)
-        return policy_loss(
+        logp_BT, entropy_BT, out = _score(params, config, batch)
+        value, totals = policy_loss(
             logp_BT, entropy_BT, batch, settings=loss, streams=streams,
             logp_behaviour_BT=batch.logp_behaviour_BT,
         )  # fmt: skip
+        if out.balance_BT is not None:
+            scale = config.balance * config.balance_scale
+            balance, totals["balance"] = balance_loss(out.balance_BT, batch, scale)
+            value += balance
+        if out.agreed_BT is not None:
+            totals["route_agreement"] = route_agreement(out.agreed_BT, batch)
+        return value, totals
 
     grad, totals = jax.grad(objective, has_aux=True)(params)
-    return jax.tree.map(jnp.add, grads, grad), totals
+    return place_params(jax.tree.map(jnp.add, grads, grad), config.mesh), totals
 
 
 @partial(jax.jit, static_argnames=("optimizer",), donate_argnames=("state",))
@@ -120,7 +142,7 @@ def imitate_step(
     """One supervised step on the weighted negative log-likelihood of the targets, and that loss."""
 
     def objective(params: Params) -> jax.Array:
-        logp_BT, _ = _score(params, config, batch)
+        logp_BT, _, _ = _score(params, config, batch)
         return -jnp.sum(jnp.where(batch.train_BT, logp_BT, 0.0) * batch.weight_BT)
 
     loss, grads = jax.value_and_grad(objective)(state.params)

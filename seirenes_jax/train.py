@@ -2,176 +2,106 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
-from seirenes_jax import folder, metrics, sharding, streams
+from seirenes_jax import folder, hosts, metrics, parcel, streams
 from seirenes_jax import settings as config_files
-from seirenes_jax.batch import Plan, lay_out, pack, pieces
 from seirenes_jax.checkpoint import Checkpoints
 from seirenes_jax.checks import check
-from seirenes_jax.cli import TRAIN_FLAGS, need, parse
-from seirenes_jax.clock import Clock, peak_rss_gib, profiled, set_up_compile_cache
-from seirenes_jax.data import Cursor, Order, master
-from seirenes_jax.errors import DONE, NumbersError, Stopped
-from seirenes_jax.evaluate import Evaluator, accuracy, scores
+from seirenes_jax.cli import TRAIN_FLAGS, need, parse, whole_number
+from seirenes_jax.clock import peak_rss_gib, profiled, set_up_compile_cache
+from seirenes_jax.data import Cursor, master
+from seirenes_jax.errors import DONE, Stopped
+from seirenes_jax.evaluate import accuracy, scores
 from seirenes_jax.finish import finish
-from seirenes_jax.games import GAMES
-from seirenes_jax.games.base import Context, Game, Note, Rules
-from seirenes_jax.games.seirenes import START
+from seirenes_jax.games.base import Context, Note, Rules
+from seirenes_jax.gear import Gear, prepare, restore
 from seirenes_jax.knobs import Settings
-from seirenes_jax.masked import Total
-from seirenes_jax.optim import make_optimizer
+from seirenes_jax.learn import micro_batches, mind_numbers, queue_groups, update
+from seirenes_jax.mirror import Mirror
 from seirenes_jax.play import Played, play
-from seirenes_jax.progress import Progress, from_host
-from seirenes_jax.report import RunLog
+from seirenes_jax.progress import Progress
+from seirenes_jax.report import Mute, RunLog
 from seirenes_jax.rng import stable_hash
-from seirenes_jax.sampler import Sampler
-from seirenes_jax.signals import Stop, listening
-from seirenes_jax.start import Start, begin, leave_model, starting_params
-from seirenes_jax.state import Params, TrainBatch, TrainState
-from seirenes_jax.step import add_gradient, apply_gradient, score_step, zero_gradient
-from seirenes_jax.types import LIVE, Ask, Credit, Group, Name, Rollout
-from seirenes_jax.verify.judge import Judge
-
-BAD_STEPS = 3  # updates in a row that were not finite, after which the run ends
-LOOKS_BEYOND = ("whiten", "ema")  # advantages that learn from groups of equal rewards too
-
-
-@dataclass(frozen=True, slots=True)
-class Gear:
-    """What a run works with. Nothing here changes; what changes is `state` and `progress`."""
-
-    settings: Settings
-    start: Start
-    game: Game
-    plan: Plan
-    order: Order
-    sampler: Sampler
-    judge: Judge
-    evaluator: Evaluator
-    optimizer: optax.GradientTransformation
-    mesh: jax.sharding.Mesh
-    reference: Params | None  # starting weights, kept only where KL or a frozen opponent needs them
-    log: RunLog
-    clock: Clock
-    stop: Stop
+from seirenes_jax.signals import listening
+from seirenes_jax.state import TrainState
+from seirenes_jax.types import LIVE, Ask, Name, Problem, Rollout
 
 
 def main(argv: Sequence[str]) -> int:
-    """`launch/train.py`: one run, begun or continued."""
+    """`launch/train.py`: one run, begun or continued; this process may be one of many."""
     flags, overrides = parse(argv, flags=TRAIN_FLAGS)
     spec = need(flags, "config")
     settings, config = config_files.load(spec, overrides)
     check(settings)
-    workdir = folder.open_run(
-        config, spec=spec, workdir=flags["workdir"] or "", fork=flags["fork"] or ""
-    )
     cache_dir = folder.cache_dir(flags["cache_dir"] or "")
-    with folder.held(workdir):
-        run(settings, config, workdir, cache_dir=cache_dir)
+    processes, index = (whole_number(flags, name) for name in ("processes", "process"))
+    with hosts.connected(flags["coordinator"] or "", processes, index), ExitStack() as stack:
+
+        home = hosts.first(lambda: str(folder.open_run(
+            config, spec=spec, workdir=flags["workdir"] or "", fork=flags["fork"] or ""
+        )))  # fmt: skip
+        mirror = Mirror(home, cache_dir)
+        hosts.first(lambda: stack.enter_context(mirror.held()))
+        run(settings, config, mirror, cache_dir=cache_dir)
     return DONE
 
 
 def run(
-    settings: Settings, config: ConfigDict, workdir: Path, *, cache_dir: Path
+    settings: Settings, config: ConfigDict, mirror: Mirror, *, cache_dir: Path
 ) -> dict[str, Any]:
     """Play and learn until `steps` or the budget is reached; returns the summary."""
     with ExitStack() as stack:
         stop = stack.enter_context(listening(settings.preempt.grace_s))
+        stack.enter_context(hosts.heeding(stop))
         set_up_compile_cache(cache_dir)
-        log = stack.enter_context(
-            RunLog(workdir, steps=settings.steps, wandb=settings.report.wandb)
-        )
-        folder.write_config(workdir, config)
+        log: RunLog = Mute(mirror.spool)
+        if hosts.writes():
+            log = stack.enter_context(
+                RunLog(mirror.spool, steps=settings.steps, wandb=settings.report.wandb)
+            )
+            folder.write_config(mirror.spool, config)
         checkpoints = stack.enter_context(
-            Checkpoints(workdir / "checkpoints", settings.checkpoint.keep)
+            Checkpoints(mirror.home / "checkpoints", settings.checkpoint.keep)
         )
         gear, state, progress = prepare(settings, stack, log, cache_dir=cache_dir, stop=stop)
         state, progress = restore(checkpoints, state, progress, log)
         try:
             if not progress.before:
                 measure_start(gear, state, progress)
-                save(checkpoints, state, progress, score=None)
+                save(checkpoints, mirror, state, progress, score=None)
             lap(gear, progress)  # what came before is no part of the first step
             while progress.step < settings.steps and not spent(settings, progress):
-                with profiled(settings.profile.steps, progress.step + 1, workdir):
+                with profiled(settings.profile.steps, progress.step + 1, mirror.spool):
                     state, row, notes = one_step(gear, state, progress)
                 due = settings.eval.every and progress.step % settings.eval.every == 0
                 score = evaluate_inside(gear, state, progress, row) if due else None
                 log_step(gear, progress, row, notes)
                 if score is not None or progress.step % settings.checkpoint.every == 0:
-                    save(checkpoints, state, progress, score=score)
-                stop.check()
+                    save(checkpoints, mirror, state, progress, score=score)
+                if gear.hosts.agree(stop.asked is not None):
+                    raise Stopped("between two steps")
         except Stopped:
             whole = progress.before and progress.step == log.logged  # its line is written, too
             if whole and progress.step not in checkpoints.steps():
-                save(checkpoints, state, progress, score=None)
+                save(checkpoints, mirror, state, progress, score=None)
             checkpoints.wait()
             at = max(checkpoints.steps(), default=0)
             log.event(f"stopped after step {at}")
             raise Stopped(
                 f"stopped after step {at} of {settings.steps}; everything is saved in "
-                f"{workdir}. The same command goes on from there."
+                f"{mirror.home}. The same command goes on from there."
             ) from None
         if progress.step not in checkpoints.steps():
-            save(checkpoints, state, progress, score=None)
+            save(checkpoints, mirror, state, progress, score=None)
         checkpoints.wait()
         return finish(gear.evaluator, state.params, progress, settings=settings, log=log,
-                      start=gear.start, clock=gear.clock)  # fmt: skip
-
-
-def prepare(
-    settings: Settings, stack: ExitStack, log: RunLog, *, cache_dir: Path, stop: Stop
-) -> tuple[Gear, TrainState, Progress]:
-    """Everything a step needs, and the state before the first one."""
-    clock = Clock()
-    mesh = sharding.make_mesh(settings.mesh)
-    with clock("warm_start"):
-        start = begin(settings, cache_dir, log, check=stop.check)
-        leave_model(start, log.folder / "model", settings)
-    game = GAMES[settings.game]
-    optimizer = make_optimizer(settings.optimizer, settings.steps)
-    params = starting_params(start, settings, log.folder)
-    params = jax.device_put(params, sharding.param_shardings(params, mesh))
-    keeps_start = settings.loss.kl != 0.0 or settings.adversary.policy == "frozen"
-    reference = jax.tree.map(jnp.copy, params) if keeps_start else None
-    tokens = settings.tokens
-    judge = stack.enter_context(
-        Judge(settings.judge.workers, settings.judge.deadline_s, settings.judge.memory_gib)
-    )
-    sampler = Sampler(
-        start.config, start.tokenizer, settings.sampler, seed=settings.seed,
-        prompt_tokens=tokens.prompt, answer_tokens=max(tokens.reasoner, tokens.adversary),
-    )  # fmt: skip
-    if reference is not None:
-        sampler.load(START, reference, 0)
-    limits = {"adversary": tokens.adversary}
-    plan = Plan(
-        streams=game.streams, limits=tuple(limits.get(s, tokens.reasoner) for s in game.streams),
-        advantage=settings.advantage, loss=settings.loss, knobs=settings.streams,
-        batch=settings.batch, temperature=settings.sampler.temperature,
-    )  # fmt: skip
-    gear = Gear(
-        settings=settings, start=start, game=game, plan=plan, sampler=sampler, judge=judge,
-        order=Order(
-            start.train, seed=settings.seed, mastered_share=settings.problems.mastered_share
-        ),
-        evaluator=Evaluator(settings, start, sampler, judge, log=log, check=stop.check),
-        optimizer=optimizer, mesh=mesh, reference=reference, log=log, clock=clock, stop=stop,
-    )  # fmt: skip
-    state = TrainState(jnp.int32(0), params, jax.jit(optimizer.init)(params))
-    waiting = streams.empty(game.streams, settings.streams.max_age)
-    progress = Progress(streams=waiting)
-    progress.tokens["warm_start"] = start.warm_tokens
-    return gear, state, progress
+                      start=gear.start, clock=gear.clock, lay_out=gear.lay_out,
+                      mirror=mirror)  # fmt: skip
 
 
 def one_step(
@@ -182,18 +112,17 @@ def one_step(
     `progress` moves at the very end, all at once: a step that is left halfway has not happened.
     """
     step, clock = progress.step + 1, gear.clock
+    with clock("layout"):
+        gear.sampler.load(LIVE, gear.lay_out(state.params), progress.step)
     with clock("play"):
-        gear.sampler.load(LIVE, state.params, progress.step)
         gear.sampler.begin(step, gear.settings.sampler.temperature)
         played, cursor = play_rounds(gear, progress, step)
     notes = [note for one in played for note in one.notes]
     with clock("pack"):
         groups, waiting, live, fifo = queue_groups(gear, progress, step, played)
-        completions, baseline = pieces(
-            groups, gear.start.tokenizer.render, gear.plan, progress.baseline
-        )
-        micros = lay_out(pack(completions, gear.plan.batch.row_tokens), gear.plan)
-    gear.stop.check()
+        micros, baseline = micro_batches(gear, progress, groups)
+    if gear.hosts.agree(gear.stop.asked is not None):
+        raise Stopped("before the update")
     with clock("update"):
         state, totals, norm = update(gear, state, micros)
     row = {"step": step, **metrics.played_row(played, live, fifo)}
@@ -211,29 +140,11 @@ def one_step(
 def play_rounds(gear: Gear, progress: Progress, step: int) -> tuple[list[Played], Cursor]:
     """Fresh problems; with dynamic sampling, further rounds in place of dead clean groups."""
     settings = gear.settings
-    context = Context(
-        step=step, seed=settings.seed, memory=progress.memory,
-        rules=Rules(settings.rollouts, settings.tokens, settings.prompts, settings.adversary,
-                    settings.hints, settings.streams),
-        count_tokens=gear.start.tokenizer.count,
-        prompt_tokens=lambda messages: len(gear.start.tokenizer.render(messages)),
-        write_hint=gear.start.write_hint,
-    )  # fmt: skip
-
-    def ask(opened: list[tuple[Name, Ask]]) -> list[Rollout]:
-        gear.stop.check()
-        with gear.clock("decode"):
-            finished = gear.sampler.ask(opened)
-        bar.advance(len(finished))
-        return finished
-
     rounds: list[Played] = []
     cursor, missing = progress.cursor, settings.problems_per_step
     for _ in range(1 + settings.streams.resample_rounds):
         chosen, cursor = gear.order.take(cursor, missing)
-        samples = len(chosen) * samples_a_problem(settings)
-        with gear.log.bar(f"step {step} rollouts", samples, "answer") as bar:
-            rounds.append(play(chosen, gear.game, context, ask=ask, judge=gear.judge))
+        rounds.append(play_together(gear, progress, step, chosen))
         credits = [c for game in rounds[-1].credits for c in game]
         alive = [g for g in streams.grouped(credits) if streams.is_live(g)]
         missing -= sum(group[0].stream == "clean" for group in alive)
@@ -242,80 +153,57 @@ def play_rounds(gear: Gear, progress: Progress, step: int) -> tuple[list[Played]
     return rounds, cursor
 
 
+def play_together(
+    gear: Gear, progress: Progress, step: int, chosen: Sequence[tuple[Problem, int]]
+) -> Played:
+    """Each island plays its share; every process gets it all, as if one had played it."""
+    seats = gear.hosts.mine(len(chosen))
+
+    def own() -> Played:
+        return play_own(gear, progress, step, [chosen[seat] for seat in seats])
+
+    if gear.hosts.islands == 1:
+        return own()
+    brought = gear.hosts.unless_stopped(lambda: parcel.to_bytes(own(), seats))
+    return parcel.merged(gear.hosts.exchange(brought))
+
+
+def play_own(
+    gear: Gear, progress: Progress, step: int, problems: Sequence[tuple[Problem, int]]
+) -> Played:
+    """This island's share of the step's problems."""
+    settings, tokenizer = gear.settings, gear.start.tokenizer
+    context = Context(
+        step=step, seed=settings.seed, memory=progress.memory,
+        rules=Rules(settings.rollouts, settings.tokens, settings.prompts, settings.adversary,
+                    settings.hints, settings.streams),
+        count_tokens=tokenizer.count,
+        prompt_tokens=lambda messages: len(tokenizer.render(messages)),
+        write_hint=gear.start.write_hint,
+    )  # fmt: skip
+
+    def ask(opened: list[tuple[Name, Ask]]) -> list[Rollout]:
+        gear.hosts.check(gear.stop)
+        with gear.clock("decode"):
+            finished = gear.sampler.ask(opened)
+        bar.advance(len(finished))
+        return finished
+
+    samples = len(problems) * samples_a_problem(settings)
+    with gear.log.bar(f"step {step} rollouts", samples, "answer") as bar:
+        return play(problems, gear.game, context, ask=ask, judge=gear.judge)
+
+
 def samples_a_problem(settings: Settings) -> int:
     """How many answers one problem takes at most."""
     r = settings.rollouts
     return r.clean + (r.hints * (1 + r.hinted) if settings.game != "rlvr" else 0)
 
 
-def queue_groups(
-    gear: Gear, progress: Progress, step: int, played: Sequence[Played]
-) -> tuple[list[Group], streams.Streams, dict[str, streams.Live], dict[str, streams.Fifo]]:
-    """Through the FIFO: what this step trains on, and what waits."""
-    credits: list[Credit] = [c for one in played for game in one.credits for c in game]
-    waiting, live = progress.streams.push(
-        step, streams.grouped(credits),
-        drop_dead=gear.settings.advantage.kind not in LOOKS_BEYOND,
-    )  # fmt: skip
-    waiting, taken, fifo = waiting.pop(step, gear.settings.streams.groups)
-    return [group for name in gear.plan.streams for group in taken[name]], waiting, live, fifo
-
-
-def update(
-    gear: Gear, state: TrainState, micros: Sequence[TrainBatch]
-) -> tuple[TrainState, dict[str, Total], float | None]:
-    """Accumulate over micro-batches, apply once. No live group at all: no update."""
-    if not micros:
-        return state, {}, None
-    loss, config = gear.settings.loss, gear.start.config
-    grads = zero_gradient(state.params)
-    found: list[dict[str, Total]] = []
-    bar = gear.log.bar("update", len(micros), "micro-batch")
-    for micro in micros:
-        bar.advance()
-        batch = jax.device_put(micro, batch_shardings(micro, gear.mesh))
-        if loss.rescore:
-            batch = batch.replace(
-                logp_old_BT=score_step(state.params, batch, config=config),
-                logp_behaviour_BT=batch.logp_old_BT,
-            )
-        if loss.kl != 0.0:
-            batch = batch.replace(logp_ref_BT=score_step(gear.reference, batch, config=config))
-        grads, totals = add_gradient(
-            state.params, grads, batch, config=config, loss=loss, streams=gear.plan.streams
-        )
-        found.append(totals)
-    bar.close()
-    state, applied = apply_gradient(state, grads, optimizer=gear.optimizer)
-    merged = {k: total for k, total in jax.device_get(found[0]).items()}
-    for totals in jax.device_get(found[1:]):
-        merged = {k: merged[k].add(total) for k, total in totals.items()}
-    return state, merged, float(applied["grad_norm"])
-
-
-def batch_shardings(batch: TrainBatch, mesh: jax.sharding.Mesh) -> Any:
-    """Rows over the mesh, scalars everywhere."""
-    rows, everywhere = sharding.rows_sharding(mesh), sharding.replicated(mesh)
-    return jax.tree.map(lambda x: rows if np.ndim(x) else everywhere, batch)
-
-
 def all_right(note: Note) -> bool:
     """Every try of a problem, clean and hinted, was right."""
     tries = note["clean"] + [t for hint in note["hints"] for t in hint["hinted"]]
     return all(t["verdict"] == "right" for t in tries)
-
-
-def mind_numbers(gear: Gear, progress: Progress, norm: float | None) -> None:
-    """Say that a non-finite gradient was not applied; too many in a row end the run."""
-    bad = norm is not None and not np.isfinite(norm)
-    progress.bad_steps = progress.bad_steps + 1 if bad else 0
-    if bad:
-        gear.log.event(f"step {progress.step}: gradient norm {norm}; the update was not applied")
-    if progress.bad_steps >= BAD_STEPS:
-        raise NumbersError(
-            f"step {progress.step}: the gradient was not finite in {BAD_STEPS} steps in a "
-            "row and none of them was applied; lower optimizer.lr, with --fork to go on from here"
-        )
 
 
 def spent(settings: Settings, progress: Progress) -> bool:
@@ -327,7 +215,7 @@ def measure_start(gear: Gear, state: TrainState, progress: Progress) -> None:
     """The `before` of the summary, kept in the first checkpoint."""
     with gear.clock("eval"):
         marks, written = gear.evaluator.everything(
-            state.params, None, gear.settings.eval.final_problems
+            gear.lay_out(state.params), None, gear.settings.eval.final_problems
         )
     progress.before = {"scores": scores(marks, gear.start.rare), "marks": marks}
     progress.start_hints = written
@@ -339,7 +227,9 @@ def evaluate_inside(
 ) -> float:
     """Clean and the four families on a few held-out problems; their mean decides what is best."""
     with gear.clock("eval"):
-        marks = gear.evaluator.families(state.params, gear.settings.eval.problems)
+        marks = gear.evaluator.families(
+            gear.lay_out(state.params), gear.settings.eval.problems
+        )
     row["eval"] = {name: accuracy(found) for name, found in marks.items()}
     progress.tokens["eval"] += gear.evaluator.spent()
     clean, *hinted = [share or 0.0 for share in row["eval"].values()]
@@ -371,30 +261,12 @@ def log_step(gear: Gear, progress: Progress, row: dict[str, Any], notes: list[No
 
 
 def save(
-    checkpoints: Checkpoints, state: TrainState, progress: Progress, *, score: float | None
-) -> None:
-    """All of the run in one atomic step."""
+    checkpoints: Checkpoints, mirror: Mirror, state: TrainState, progress: Progress, *,
+    score: float | None,
+) -> None:  # fmt: skip
+    """All of the run in one atomic step; the lines of its files are where it is before it is."""
+    mirror.send()
     arrays, stored = progress.to_host()
     checkpoints.save(
         progress.step, state, host_arrays=arrays, host_json=stored, metric=score
     )
-
-
-def restore(
-    checkpoints: Checkpoints, state: TrainState, progress: Progress, log: RunLog
-) -> tuple[TrainState, Progress]:
-    """The newest good checkpoint of this run, else what was given; files are cut back to it."""
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-    )
-    found = checkpoints.restore(abstract)
-    log.cut_back(0 if found is None else found.step)
-    if found is None:
-        log.event("begun")
-        return state, progress
-    for message in found.messages:
-        log.say(message)
-        log.event(message)
-    log.event(f"goes on after step {found.step}")
-    log.say(f"goes on after step {found.step}")
-    return found.state, from_host(found.host_arrays, found.host_json)

@@ -75,7 +75,10 @@ class Rollout:
     stop: str  # "eos" | "length"
     verdict: Verdict | None
     policy_step: int  # the optimizer step of the weights that wrote it
-    routes: np.ndarray | None = None  # MoE only: uint8 [length, layers, experts per token]
+    # Mixtures of experts alone: the experts of every input (the prompt without its last token,
+    # then what decoding was fed), uint8 [inputs, layers, experts per token]. It costs layers x
+    # experts per token bytes an input, 384 for 48 layers of 8: 1.5 MB for 4,096 tokens.
+    routes: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

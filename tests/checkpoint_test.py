@@ -243,7 +243,7 @@ def test_weights_alone_are_read_out_of_any_checkpoint(saved: Path) -> None:
 
 def test_arrays_that_would_not_come_back_are_refused(tmp_path: Path) -> None:
     with Checkpoints(tmp_path, keep=1) as checkpoints:
-        with pytest.raises(TypeError, match="host array names"):
+        with pytest.raises(TypeError, match="array names"):
             checkpoints.save(
                 1, train_state(1), host_arrays={"names": np.array(["a"], object)}, host_json={},
                 metric=None,
@@ -271,7 +271,7 @@ def child(folder: Path, then: str) -> subprocess.CompletedProcess[str]:
 def test_killed_in_the_middle_of_a_save_the_one_before_stands(tmp_path: Path) -> None:
     done = child(
         tmp_path,
-        "checkpoints.save(2, train_state(2, width=40_000), host_arrays={}, host_json={}, "
+        "checkpoints.save(2, train_state(2, width=400_000), host_arrays={}, host_json={}, "
         "metric=None)\nos.kill(os.getpid(), signal.SIGKILL)\n",
     )
     assert done.returncode == -signal.SIGKILL, done.stderr

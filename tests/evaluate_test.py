@@ -8,13 +8,18 @@ from typing import Any
 
 import pytest
 
+from seirenes_jax import knobs
 from seirenes_jax.errors import Stopped
 from seirenes_jax.evaluate import WRITES, Evaluator, accuracy, scores
 from seirenes_jax.hints import FAMILIES
+from seirenes_jax.hosts import players
 from seirenes_jax.settings import load
+from seirenes_jax.sharding import make_mesh
+from seirenes_jax.signals import Stop
 from seirenes_jax.types import Ask, Name, Problem, Rollout
 from tests import scripted
 
+ALONE = players(1, make_mesh(knobs.Mesh(data=1, fsdp=1, tensor=1, expert=1, sequence=1)))
 PROBLEMS = [scripted.problem(f"p{i}") for i in range(4)]
 SOUND = "<hint>a friend says that pears count twice</hint>"
 
@@ -74,7 +79,7 @@ def evaluator(say: Callable[[Name, Ask], str], *knobs: str) -> tuple[Evaluator, 
     policy: Any = Policy(say)
     judge: Any = scripted.Judge()
     log: Any = Log()
-    return Evaluator(settings, start, policy, judge, log=log, check=lambda: None), policy
+    return Evaluator(settings, start, policy, judge, hosts=ALONE, log=log, stop=Stop(1.0)), policy
 
 
 def test_marks_are_greedy_in_the_order_of_problems_and_blank_where_nothing_was_measured() -> None:
@@ -145,10 +150,7 @@ def test_an_evaluation_shows_how_far_it_is_and_can_be_left() -> None:
     shown: Any = measure.log
     assert shown.total == shown.done == 3 * WRITES
 
-    def leave() -> None:
-        raise Stopped("asked to")
-
-    measure.check = leave
+    measure.stop.asked = "SIGTERM"
     with pytest.raises(Stopped):
         measure.marks("weights", None, 2)
 

@@ -19,28 +19,35 @@ HOUSE = "seirenes_jax"
 
 FLOORS = {
     0: """types errors rng knobs masked advantages optim sampling state board console signals clock
-        verify verify.extract verify.equal verify.atoms verify.brackets verify.clean verify.compare
+        packing parent store verify verify.extract verify.equal verify.atoms verify.brackets
+        verify.clean verify.compare
         verify.cursor verify.exact verify.lexer verify.measures verify.numeric verify.parser
         verify.regions verify.ruling verify.scalars verify.second verify.tree verify.units
         verify.wire verify.words""",
-    1: """settings cli text problems hints html analysis report games.base losses sharding
-        models.config verify.process verify.worker verify.judge""",
+    1: """settings cli topologies text hints html analysis report games.base losses sharding
+        models.config verify.process verify.worker verify.judge problems problems.account
+        problems.formats problems.places problems.rows problems.sameness problems.sieve
+        hf.hub hf.table""",
     2: """tasks tasks.stories tasks.world tasks.texts tasks.tokenizer games.rlvr games.seirenes play
-        streams data batch checkpoint models.layers report_page folder gather metrics progress
-        verify.__main__""",
-    3: "games models.attention checks",
+        streams data batch checkpoint models.layers models.flash models.grouped
+        models.grouped_gpu models.grouped_tpu report_page folder gather metrics progress mirror
+        parcel hosts layout roofline verify.__main__ problems.__main__ hf.config hf.files""",
+    3: "games models.attention models.moe checks hf.reader hf.writer",
     4: "models.decoder",
     5: "models",
     6: "decode step hf",
     7: "sampler warm start evaluate finish proof",
-    8: "train",
-    9: "probe sweep",
+    8: "gear programs footprint cheapest plan",
+    9: "learn",
+    10: "train",
+    11: "probe sweep",
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 
 WORDS = set(
     """types errors rng knobs settings cli text problems hints html analysis report board console
-    report_page folder gather metrics play streams checks signals games tasks verify""".split()
+    report_page folder gather metrics play streams checks signals games tasks verify store
+    mirror""".split()
 )  # a package stands for all that is in it
 NUMBERS = set("masked advantages optim sampling state losses models decode step".split())
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "grain"}
@@ -54,10 +61,12 @@ GAMES_MAY = set(
 GAMES_MAY_OUTSIDE = set(
     "collections dataclasses enum functools itertools math re statistics typing numpy".split()
 )
-EVAL_MAY = set("types errors rng verify text problems hints html analysis cli".split())
+EVAL_MAY = set(
+    "types errors rng knobs console verify text problems hints html analysis report cli".split()
+)
 LAUNCH_MAY = set(
-    """cli errors settings analysis html data sampler batch hf checkpoint serve plan probe proof
-    sweep gather train""".split()
+    """cli errors parent settings analysis html data sampler batch hf checkpoint serve plan probe
+    proof sweep gather train store""".split()
 )
 LINES, FUNCTION_LINES, LAUNCH_LINES = 400, 60, 60
 

@@ -85,7 +85,7 @@ SMALL = ModelConfig(
     rope_theta=1e4, norm_eps=1e-6, tied=True, qkv_bias=False, qk_norm=True, init_std=0.1,
     max_positions=16, dtype="float32", param_dtype="float32", remat="none",
 )  # fmt: skip
-ONE = knobs.Mesh(data=1, fsdp=1, tensor=1)
+ONE = knobs.Mesh(data=1, fsdp=1, tensor=1, expert=1, sequence=1)
 
 
 def weights_of(value: int) -> Any:

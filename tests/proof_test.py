@@ -1,5 +1,6 @@
 """An export holds a run's weights to the last bit; the proof sees a single one flipped."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
+import safetensors.numpy
 from transformers import AutoTokenizer
 
 from seirenes_jax import hf, settings
@@ -19,6 +21,7 @@ from seirenes_jax.proof import export_run, prove
 from seirenes_jax.state import TrainState
 from seirenes_jax.tasks.tokenizer import train_tokenizer
 from seirenes_jax.text import load_tokenizer
+from tests.bucket import bucket
 
 ROOT = Path(__file__).parent.parent
 
@@ -67,8 +70,41 @@ def test_one_flipped_bit_is_seen(run: Path, tmp_path: Path) -> None:
     data = bytearray((out / "model.safetensors").read_bytes())
     data[-1] ^= 1
     (out / "model.safetensors").write_bytes(data)
-    with pytest.raises(CheckpointError, match="1 arrays differ"):
+    with pytest.raises(CheckpointError, match=r"1 tensors differ .'model.norm.weight'"):
         prove(run, out, step=7)
+
+
+def test_a_config_that_was_changed_is_seen(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export_run(run, out, step=7)
+    raw = json.loads((out / "config.json").read_text())
+    raw["rope_theta"] = raw["rope_parameters"]["rope_theta"] = 7.0
+    (out / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(CheckpointError, match="config.json is not that of"):
+        prove(run, out, step=7)
+
+
+def test_a_tensor_too_many_or_too_few_is_seen(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export_run(run, out, step=7)
+    tensors = safetensors.numpy.load_file(str(out / "model.safetensors"))
+    tensors["model.stranger"] = tensors.pop("model.norm.weight")
+    safetensors.numpy.save_file(tensors, str(out / "model.safetensors"))
+    with pytest.raises(CheckpointError, match="1 tensors differ.*1 are left over"):
+        prove(run, out, step=7)
+
+
+def test_a_store_takes_export_and_proof(run: Path) -> None:
+    with bucket() as store:
+        out = hf.as_folder("gs://b/exports/tiny")
+        assert export_run(run, out, step=3) == 3
+        count = prove(run, out, step=3)
+        proof = json.loads(store.objects["b/exports/tiny/proof.json"])
+        weights = store.objects["b/exports/tiny/model.safetensors"]
+        digest = hashlib.sha256(weights).hexdigest()
+        assert proof["weights"] == count and proof["sha256"] == {"model.safetensors": digest}
+        export_run(run, out, step=7)  # what was proved is there no more, nor is its proof
+        assert "b/exports/tiny/proof.json" not in store.objects
 
 
 def test_a_step_that_was_not_saved_is_a_mistake(run: Path, tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
 """A sampler and a judge that play from a script: games are tested without a model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from seirenes_jax.games import GAMES
 from seirenes_jax.games.base import Context, Rules
+from seirenes_jax.play import Played, play
+from seirenes_jax.rng import stable_hash
 from seirenes_jax.settings import load
-from seirenes_jax.types import Ask, Name, Problem, Rollout, Verdict
+from seirenes_jax.types import ADVERSARY, Ask, Name, Problem, Rollout, Verdict
 
 Say = Callable[[Name, Ask], str | None]
 
@@ -103,3 +106,15 @@ def context(
         count_tokens=lambda text: len(text.split()),
         write_hint=lambda problem, source, draw: f"{source} hint for {problem.id} drawn {draw}",
     )  # fmt: skip
+
+
+def played(n: int, seats: Sequence[int] | None = None) -> Played:
+    """A step of n problems of the real game, or only those at some seats: every try by its name."""
+
+    def say(name: Name, ask: Ask) -> str:
+        if ask.role == ADVERSARY:
+            return f"<hint>look at {name.problem} once more {name.turn}</hint>"
+        return ("right", "wrong")[stable_hash(*map(str, astuple(name))) % 2] + f" {name.sample}"
+
+    chosen = [(problem(f"p{i}"), 0) for i in (range(n) if seats is None else seats)]
+    return play(chosen, GAMES["seirenes"], context(), ask=Sampler(say).ask, judge=Judge())

@@ -87,7 +87,7 @@ def run_files(key: str) -> dict[str, str]:
         for step in range(1, 8)
     ]
     rows[4]["eval"] = {"clean": 0.7, **dict.fromkeys(gather.FAMILIES, 0.25)}
-    hints = [{"family": "statistical_trap"}, {"family": "other"}] if ours else []
+    rows[2]["families"] = {"statistical_trap/usual": 1, "other/empty": 1} if ours else {}
     summary = {
         "before": {"clean": 0.5, "hinted": 0.25, "rare": {"odd one": 0.0}}, "after": scores,
         "n_problems": 4, "seconds": 120.04, "tokens": {"play": 70}, "versions": {}, "device": "",
@@ -97,7 +97,7 @@ def run_files(key: str) -> dict[str, str]:
     marks = {"problem_ids": ["a", "b", "c", "d"], "before": seen, "after": after}
     return {
         "metrics.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
-        "rollouts.jsonl": json.dumps({"step": 3, "clean": [], "hints": hints}) + "\n",
+        "rollouts.jsonl": json.dumps({"step": 3, "clean": [], "hints": []}) + "\n",
         "summary.json": json.dumps(summary),
         "eval.json": json.dumps(marks),
     }
@@ -298,8 +298,8 @@ def test_what_is_kept_of_a_run(measured: Bench) -> None:
     assert kept["eval"]["accuracy"]["clean"] == [0.7]
     # Steps 1-5 and 6-7 of a reward that is a tenth of the step.
     assert kept["adv_reward"] == {"steps": [5, 10], "values": [0.3, 0.65]}
-    shares = {"other": [0.5], "statistical_trap": [0.5]}
-    assert kept["families"] == {"steps": [3.0], "shares": shares}
+    shares = {"other/empty": [0.5], "statistical_trap/usual": [0.5]}
+    assert kept["families"]["shares"] == shares
     assert kept["crossplay"]["cost"][1] == [0.6, None]
     assert json.loads((measured.out / "cells" / "base-0.json").read_text())["crossplay"] is None
 

@@ -1,6 +1,18 @@
 """The decoder and its config: the only names other rooms need."""
 
 from seirenes_jax.models.config import ModelConfig
-from seirenes_jax.models.decoder import Decoder, forward, head_kernel_DV, init_params, prefill_kv
+from seirenes_jax.models.decoder import (
+    Out,
+    Slots,
+    forward,
+    head_kernel_DV,
+    init_params,
+    prefill,
+    read,
+    step,
+)
 
-__all__ = ["Decoder", "ModelConfig", "forward", "head_kernel_DV", "init_params", "prefill_kv"]
+__all__ = [
+    "ModelConfig", "Out", "Slots", "forward", "head_kernel_DV", "init_params", "prefill", "read",
+    "step",
+]  # fmt: skip

@@ -1,10 +1,18 @@
 """Attention, once: packed rows for training and prefill, slots with a two-part cache for decoding.
 
 Scores and softmax are float32. Queries come in groups of H / K heads that share a key/value head.
+Packed rows have several backends that compute the same; `config.attention` names one.
 """
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from seirenes_jax.models.config import ModelConfig
+from seirenes_jax.models.flash import Ids, flash, ids
+from seirenes_jax.sharding import place, spec
 
 NEVER = -1e30  # a finite minus infinity: a row that attends nowhere stays free of NaN
 
@@ -43,6 +51,60 @@ def attend(
     out = jnp.matmul(weights, v, preferred_element_type=jnp.float32) / total
     out = out.reshape(B, K, H // K, T, C).transpose(0, 3, 1, 2, 4).reshape(B, T, H, C)
     return out.astype(v_BSKC.dtype)
+
+
+def cudnn(
+    q_BTHC: jax.Array, k_BSKC: jax.Array, v_BSKC: jax.Array, mask_BTS: jax.Array
+) -> jax.Array:
+    """cuDNN's fused attention, bfloat16. The mask becomes its bias, B x T x S; no scores exist."""
+    return jax.nn.dot_product_attention(
+        q_BTHC, k_BSKC, v_BSKC, mask=mask_BTS[:, None], implementation="cudnn"
+    )
+
+
+class Backend(NamedTuple):
+    """`see(segments_BT, prefix_BT)` makes, once for all layers, what `attend(q, k, v, seen)` needs
+    to know who attends whom. `specs(columns)` says for a kernel, which runs on each device by
+    itself, how `seen` is shared out; None: XLA shares out the whole."""
+
+    see: Callable[[jax.Array, jax.Array], Any]
+    attend: Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
+    specs: Callable[[str | None], Any] | None
+
+
+def _ids_specs(columns: str | None) -> Ids:
+    queries: Any = spec("rows", columns)
+    keys: Any = spec("rows", None)
+    return Ids(queries, queries, queries, keys)
+
+
+BACKENDS: dict[str, Backend] = {
+    "xla": Backend(packed_mask, attend, None),
+    "splash": Backend(ids, flash, _ids_specs),
+    "cudnn": Backend(packed_mask, cudnn, lambda columns: spec("rows", columns, None)),
+}
+
+
+def attend_packed(
+    q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, seen: Any, *, config: ModelConfig,
+    columns: str | None,
+) -> jax.Array:  # fmt: skip
+    """Attention of whole rows. `columns`: the logical axis of T; keys and values are gathered."""
+    backend, mesh = BACKENDS[config.attention], config.mesh
+    if mesh is None:
+        return backend.attend(q_BTHC, k_BTKC, v_BTKC, seen)
+    queries, keys = ("rows", columns, "heads", None), ("rows", None, "kv_heads", None)
+    if backend.specs is None:
+        q_BTHC = place(q_BTHC, mesh, *queries)
+        k_BTKC, v_BTKC = place(k_BTKC, mesh, *keys), place(v_BTKC, mesh, *keys)
+        return place(backend.attend(q_BTHC, k_BTKC, v_BTKC, seen), mesh, *queries)
+    kernel: Callable[..., jax.Array] = jax.shard_map(
+        backend.attend, mesh=mesh,
+        in_specs=(spec(*queries), spec(*keys), spec(*keys), backend.specs(columns)),
+        out_specs=spec(*queries),
+        check_vma=False,  # kernels do not say over which axes they vary
+    )  # fmt: skip
+    return kernel(q_BTHC, k_BTKC, v_BTKC, seen)
 
 
 def attend_slots(

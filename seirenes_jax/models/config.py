@@ -1,14 +1,28 @@
-"""What a decoder is made of. One frozen record for every backbone; hf.py reads and writes it."""
+"""What a decoder is made of and how it runs: one frozen record for every backbone.
 
-from dataclasses import dataclass
+hf/ reads and writes what it is made of; `fitted` decides how it runs on a platform.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from jax.sharding import Mesh
 
 from seirenes_jax.errors import ConfigError
 from seirenes_jax.knobs import Model
+from seirenes_jax.state import NOT_RECORDED
+
+PLATFORMS = {"cpu": "cpu", "tpu": "tpu", "gpu": "gpu", "cuda": "gpu", "rocm": "gpu"}
+# What `auto` means on each.
+ATTENTION = {"cpu": "xla", "tpu": "splash", "gpu": "cudnn"}
+MOE = {"cpu": "plain", "tpu": "mosaic", "gpu": "triton"}
+# Kernels written for one platform.
+ONLY_ON = {"splash": "tpu", "cudnn": "gpu", "mosaic": "tpu", "triton": "gpu"}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    family: str  # "qwen2" | "qwen3"
+    family: str  # "qwen2" | "qwen3" | "qwen3_moe"
     vocab: int
     layers: int
     width: int
@@ -25,7 +39,19 @@ class ModelConfig:
     max_positions: int
     dtype: str  # compute
     param_dtype: str
-    remat: str  # "none" | "dots" | "full"
+    remat: str  # "none" | "dots" | "full" | "offload"
+    # Mixture of experts; 0 experts = dense.
+    experts: int = 0
+    experts_per_token: int = 0
+    expert_ff: int = 0  # feed-forward width of one expert
+    norm_topk: bool = False  # the gates of a token's experts sum to 1
+    balance: float = 0.0  # the model's own weight of the balance loss (router_aux_loss_coef)
+    # How it runs: see `fitted`.
+    attention: str = "xla"  # a name in attention.BACKENDS
+    moe: str = "plain"  # a name in grouped.PRODUCTS
+    balance_scale: float = 1.0  # training multiplies `balance` by it
+    replay_routes: bool = True  # experts chosen in decoding are recorded, to be used in training
+    mesh: Mesh | None = None  # None: one device
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
@@ -35,6 +61,12 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise ConfigError(f"model.head_dim: got {self.head_dim}; rotary positions need it even")
+        if self.experts and not 0 < self.experts_per_token <= self.experts <= NOT_RECORDED:
+            raise ConfigError(
+                f"model: {self.experts_per_token} of {self.experts} experts a token; wanted at "
+                f"least 1, no more than there are, and at most {NOT_RECORDED} experts (routes are "
+                "recorded in one byte)"
+            )
 
 
 def from_shape(model: Model, *, vocab: int, max_positions: int) -> ModelConfig:
@@ -47,3 +79,36 @@ def from_shape(model: Model, *, vocab: int, max_positions: int) -> ModelConfig:
         max_positions=max_positions, dtype=model.dtype, param_dtype=model.param_dtype,
         remat=model.remat,
     )  # fmt: skip
+
+
+def fitted(config: ModelConfig, model: Model, mesh: Mesh) -> ModelConfig:
+    """The config as it runs on these devices: what `auto` means there; what cannot run there is
+    refused."""
+    platform = mesh.devices.flat[0].platform
+    if platform not in PLATFORMS:
+        raise ConfigError(
+            f"the devices are of platform {platform!r}; the model runs on {', '.join(PLATFORMS)}"
+        )
+    platform = PLATFORMS[platform]
+    attention = _chosen("model.attention", model.attention, ATTENTION, platform)
+    if attention == "cudnn" and config.dtype != "bfloat16":
+        if model.attention != "auto":
+            raise ConfigError(
+                f"model.attention: cudnn computes in bfloat16; got model.dtype = {config.dtype}; "
+                "use model.attention=xla or model.dtype=bfloat16"
+            )
+        attention = "xla"
+    return replace(
+        config, attention=attention, moe=_chosen("model.moe", model.moe, MOE, platform),
+        balance_scale=model.balance, replay_routes=model.replay_routes,
+        mesh=mesh if mesh.size > 1 else None,
+    )  # fmt: skip
+
+
+def _chosen(knob: str, asked: str, auto: Mapping[str, str], platform: str) -> str:
+    name = auto[platform] if asked == "auto" else asked
+    if ONLY_ON.get(name, platform) != platform:
+        raise ConfigError(
+            f"{knob}: {name} runs on {ONLY_ON[name]}, and this is {platform}; use auto"
+        )
+    return name

@@ -2,117 +2,185 @@
 whole packed rows (training, scoring, prefill) and one token a slot (decoding).
 """
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from seirenes_jax.models.attention import attend, attend_slots, packed_mask
+from seirenes_jax.models.attention import BACKENDS, attend_packed, attend_slots
 from seirenes_jax.models.config import ModelConfig
 from seirenes_jax.models.layers import FeedForward, Projection, RMSNorm, rotate
+from seirenes_jax.models.moe import Experts, agreement, imbalance
+from seirenes_jax.sharding import place
 
 Pair = tuple[jax.Array, jax.Array]  # keys and values
+
+# What a pass is for decides what its layers hand out.
+LEARN, FILL, STEP = "learn", "fill", "step"  # train and score | prefill | decode one token
+
+
+@flax.struct.dataclass
+class Look:
+    """What every layer of a pass over whole rows looks at."""
+
+    positions_BT: jax.Array
+    segments_BT: jax.Array
+    seen: Any  # of the attention backend: who attends whom
 
 
 @flax.struct.dataclass
 class Slots:
     """What one decoding token of every slot may look back on."""
 
+    positions_BT: jax.Array
     past: Pair  # [N, B, S, K, C]: before this chunk
     column: jax.Array  # int32 []: where this token goes in the fresh part
     past_mask_BS: jax.Array
     fresh_mask_U: jax.Array
 
 
+class Layer(NamedTuple):
+    """What is a layer's own: its number and, replayed, the experts of every token."""
+
+    number: jax.Array
+    recorded_BTk: jax.Array | None
+
+
+class Said(NamedTuple):
+    """What a layer hands out, by purpose; None: not asked, or no experts."""
+
+    kv: Pair | None = None  # FILL
+    routes_BTk: jax.Array | None = None  # FILL, STEP: uint8
+    balance_BT: jax.Array | None = None  # LEARN
+    agreed_BT: jax.Array | None = None  # LEARN with recorded routes
+
+
+class Out(NamedTuple):
+    """A pass of the decoder. `kv`: [N, B, T, K, C] of rows, or the fresh part after this token."""
+
+    hidden_BTD: jax.Array  # normed
+    kv: Pair | None
+    routes_BTNk: jax.Array | None  # uint8
+    balance_BT: jax.Array | None  # mean over layers, as is
+    agreed_BT: jax.Array | None
+
+
 class Attention(nn.Module):
     """Self-attention of one layer. Returns its output and the layer's keys and values."""
 
     config: ModelConfig
+    columns: str | None
 
     @nn.compact
     def __call__(
-        self, x_BTD: jax.Array, positions_BT: jax.Array, mask_BTT: jax.Array | None,
-        slots: tuple[Slots, jax.Array, Pair] | None,
-    ) -> tuple[jax.Array, Pair]:  # fmt: skip
+        self, x_BTD: jax.Array, view: Look | Slots, layer: jax.Array, fresh: Pair | None
+    ) -> tuple[jax.Array, Pair]:
         c = self.config
         q = Projection(c, (c.width, c.heads, c.head_dim), bias=c.qkv_bias, name="q")(x_BTD)
         k = Projection(c, (c.width, c.kv_heads, c.head_dim), bias=c.qkv_bias, name="k")(x_BTD)
         v = Projection(c, (c.width, c.kv_heads, c.head_dim), bias=c.qkv_bias, name="v")(x_BTD)
         if c.qk_norm:
             q, k = RMSNorm(c, name="q_norm")(q), RMSNorm(c, name="k_norm")(k)
+        positions_BT = view.positions_BT
         q, k = rotate(q, positions_BT, c.rope_theta), rotate(k, positions_BT, c.rope_theta)
-        if slots is None:
-            assert mask_BTT is not None
-            out_BTHC, kept = attend(q, k, v, mask_BTT), (k, v)
+        if isinstance(view, Look):
+            out_BTHC = attend_packed(q, k, v, view.seen, config=c, columns=self.columns)
+            kept = (k, v)
         else:
-            out_BTHC, kept = self._decode(q, k, v, slots)
+            assert fresh is not None
+            out_BTHC, kept = _attend_step(q, (k, v), view, layer, fresh)
         out = Projection(c, (c.heads, c.head_dim, c.width), inputs=2, name="o")(out_BTHC)
         return out, kept
 
-    def _decode(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, slots: tuple[Slots, jax.Array, Pair]
-    ) -> tuple[jax.Array, Pair]:
-        view, layer, (k_NBUKC, v_NBUKC) = slots
-        at = (layer, jnp.int32(0), view.column, jnp.int32(0), jnp.int32(0))
-        k_NBUKC = jax.lax.dynamic_update_slice(k_NBUKC, k[None].astype(k_NBUKC.dtype), at)
-        v_NBUKC = jax.lax.dynamic_update_slice(v_NBUKC, v[None].astype(v_NBUKC.dtype), at)
 
-        def of(stack: jax.Array) -> jax.Array:
-            one: jax.Array = jax.lax.dynamic_index_in_dim(stack, layer, axis=0, keepdims=False)
-            return one
+def _attend_step(
+    q_B1HC: jax.Array, new: Pair, view: Slots, layer: jax.Array, fresh: Pair
+) -> tuple[jax.Array, Pair]:
+    """Write this token's keys and values into the fresh part; attend both parts."""
+    at = (layer, jnp.int32(0), view.column, jnp.int32(0), jnp.int32(0))
 
-        out_BHC = attend_slots(
-            q[:, 0], (of(view.past[0]), of(view.past[1])), (of(k_NBUKC), of(v_NBUKC)),
-            (view.past_mask_BS, view.fresh_mask_U),
-        )  # fmt: skip
-        return out_BHC[:, None], (k_NBUKC, v_NBUKC)
+    def write(stack_NBUKC: jax.Array, new_B1KC: jax.Array) -> jax.Array:
+        new = new_B1KC[None].astype(stack_NBUKC.dtype)
+        return jax.lax.dynamic_update_slice(stack_NBUKC, new, at)
+
+    def of(stack: jax.Array) -> jax.Array:
+        one: jax.Array = jax.lax.dynamic_index_in_dim(stack, layer, axis=0, keepdims=False)
+        return one
+
+    fresh = write(fresh[0], new[0]), write(fresh[1], new[1])
+    out_BHC = attend_slots(
+        q_B1HC[:, 0], (of(view.past[0]), of(view.past[1])), (of(fresh[0]), of(fresh[1])),
+        (view.past_mask_BS, view.fresh_mask_U),
+    )  # fmt: skip
+    return out_BHC[:, None], fresh
 
 
 class Block(nn.Module):
     """One layer as a scan body. `carry`: the residual stream and, in decoding, the fresh cache."""
 
     config: ModelConfig
-    keep_kv: bool
+    purpose: str
 
     @nn.compact
     def __call__(
-        self, carry: tuple[jax.Array, Pair | None], layer: jax.Array, positions_BT: jax.Array,
-        mask_BTT: jax.Array | None, view: Slots | None,
-    ) -> tuple[tuple[jax.Array, Pair | None], Pair | None]:  # fmt: skip
-        x_BTD, fresh = carry
-        slots = None if view is None or fresh is None else (view, layer, fresh)
+        self, carry: tuple[jax.Array, Pair | None], layer: Layer, view: Look | Slots
+    ) -> tuple[tuple[jax.Array, Pair | None], Said]:
+        c, (x_BTD, fresh) = self.config, carry
+        columns = "columns" if self.purpose == LEARN else None
+        x_BTD = place(checkpoint_name(x_BTD, LAYER_INPUT), c.mesh, "rows", columns, None)
         with jax.named_scope("attention"):
-            normed = RMSNorm(self.config, name="attention_norm")(x_BTD)
-            attention = Attention(self.config, name="attention")
-            out, kv = attention(normed, positions_BT, mask_BTT, slots)
+            normed = RMSNorm(c, name="attention_norm")(x_BTD)
+            attention = Attention(c, columns, name="attention")
+            out, kv = attention(normed, view, layer.number, fresh)
             x_BTD = x_BTD + out
-        with jax.named_scope("feed_forward"):
-            normed = RMSNorm(self.config, name="mlp_norm")(x_BTD)
-            x_BTD = x_BTD + FeedForward(self.config, name="mlp")(normed)
-        if view is not None:
-            return (x_BTD, kv), None
-        return (x_BTD, None), kv if self.keep_kv else None
+        said = Said(kv=kv if self.purpose == FILL else None)
+        with jax.named_scope("experts" if c.experts else "feed_forward"):
+            normed = RMSNorm(c, name="mlp_norm")(x_BTD)
+            if c.experts:
+                experts = Experts(c, name="moe")
+                out, routed = experts(normed, layer.recorded_BTk, columns)
+                x_BTD = x_BTD + out
+                if self.purpose != LEARN:
+                    said = said._replace(routes_BTk=routed.used_BTk.astype(jnp.uint8))
+                else:
+                    assert isinstance(view, Look)
+                    replayed = layer.recorded_BTk is not None
+                    said = said._replace(
+                        balance_BT=imbalance(routed, view.segments_BT),
+                        agreed_BT=agreement(routed) if replayed else None,
+                    )
+            else:
+                x_BTD = x_BTD + FeedForward(c, name="mlp")(normed)
+        return (x_BTD, kv if self.purpose == STEP else None), said
 
 
+LAYER_INPUT = "layer_input"
+_POLICIES = jax.checkpoint_policies
 REMAT: dict[str, Any] = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
+    "dots": _POLICIES.dots_with_no_batch_dims_saveable,
+    "full": _POLICIES.nothing_saveable,
+    "offload": _POLICIES.save_and_offload_only_these_names(
+        names_which_can_be_saved=[], names_which_can_be_offloaded=[LAYER_INPUT],
+        offload_src="device", offload_dst="pinned_host",
+    ),
+}  # fmt: skip
 
 
 class Decoder(nn.Module):
-    """tokens -> final hidden states (normed), and the keys and values where they are wanted."""
+    """tokens -> final hidden states, and what else the purpose asks of every layer."""
 
     config: ModelConfig
-    keep_kv: bool = False
+    purpose: str = LEARN
 
     @nn.compact
     def __call__(
-        self, tokens_BT: jax.Array, positions_BT: jax.Array, mask_BTT: jax.Array | None,
-        view: Slots | None = None, fresh: Pair | None = None,
-    ) -> tuple[jax.Array, Pair | None]:  # fmt: skip
+        self, tokens_BT: jax.Array, view: Look | Slots, routes_BTNk: jax.Array | None = None,
+        fresh: Pair | None = None,
+    ) -> Out:  # fmt: skip
         c = self.config
         table = self.param(
             "embed", nn.initializers.normal(c.init_std), (c.vocab, c.width),
@@ -123,24 +191,37 @@ class Decoder(nn.Module):
                 "head", nn.initializers.normal(c.init_std), (c.width, c.vocab),
                 jnp.dtype(c.param_dtype),
             )  # fmt: skip
-        x_BTD = table[tokens_BT].astype(jnp.dtype(c.dtype))
-        body = Block if c.remat == "none" else nn.remat(Block, policy=REMAT[c.remat])
+        with jax.named_scope("embed"):
+            x_BTD = table[tokens_BT].astype(jnp.dtype(c.dtype))
+        body = Block
+        if c.remat != "none":
+            body = nn.remat(Block, policy=REMAT[c.remat], prevent_cse=False)
         layers = nn.scan(
             body, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.layers,
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
-        )(c, self.keep_kv, name="layers")  # fmt: skip
-        (x_BTD, fresh), kv = layers(
-            (x_BTD, fresh), jnp.arange(c.layers, dtype=jnp.int32), positions_BT, mask_BTT, view
-        )
-        hidden_BTD = RMSNorm(c, name="norm")(x_BTD)
-        return hidden_BTD, fresh if view is not None else kv
+            in_axes=(0, nn.broadcast),
+        )(c, self.purpose, name="layers")  # fmt: skip
+        routes_NBTk = None if routes_BTNk is None else jnp.moveaxis(routes_BTNk, 2, 0)
+        each = Layer(jnp.arange(c.layers, dtype=jnp.int32), routes_NBTk)
+        (x_BTD, fresh), said = layers((x_BTD, fresh), each, view)
+        routes = None if said.routes_BTk is None else jnp.moveaxis(said.routes_BTk, 0, 2)
+        return Out(
+            hidden_BTD=RMSNorm(c, name="norm")(x_BTD),
+            kv=fresh if self.purpose == STEP else said.kv,
+            routes_BTNk=routes,
+            balance_BT=_over_layers(said.balance_BT), agreed_BT=_over_layers(said.agreed_BT),
+        )  # fmt: skip
+
+
+def _over_layers(values_NBT: jax.Array | None) -> jax.Array | None:
+    return None if values_NBT is None else jnp.mean(values_NBT, axis=0)
 
 
 def init_params(config: ModelConfig, seed: int) -> Any:
     """Fresh parameters; a pure function of config and seed."""
     one = jnp.zeros((1, 1), jnp.int32)
-    mask = jnp.ones((1, 1, 1), bool)
-    return Decoder(config).init(jax.random.key(seed), one, one, mask)["params"]
+    # One token attends alike in every backend, and needs no mesh.
+    config = replace(config, attention="xla", moe="plain", mesh=None)
+    return Decoder(config).init(jax.random.key(seed), one, look(config, one, one, one))["params"]
 
 
 def head_kernel_DV(params: Any, config: ModelConfig) -> jax.Array:
@@ -149,27 +230,61 @@ def head_kernel_DV(params: Any, config: ModelConfig) -> jax.Array:
     return kernel.astype(jnp.dtype(config.dtype))
 
 
+def look(
+    config: ModelConfig, positions_BT: jax.Array, segments_BT: jax.Array, prefix_BT: jax.Array
+) -> Look:
+    """What the layers look at in packed rows."""
+    see = BACKENDS[config.attention].see
+    return Look(
+        positions_BT=positions_BT, segments_BT=segments_BT, seen=see(segments_BT, prefix_BT)
+    )
+
+
+def read(
+    params: Any, config: ModelConfig, tokens_BT: jax.Array, positions_BT: jax.Array,
+    segments_BT: jax.Array, prefix_BT: jax.Array, routes_BTNk: jax.Array | None,
+) -> Out:  # fmt: skip
+    """Packed rows, to learn from: hidden states and, of experts, balance and agreement.
+
+    `routes_BTNk` are experts recorded in decoding (moe.NOT_RECORDED: the router chooses); None:
+    the router chooses everywhere.
+    """
+    view = look(config, positions_BT, segments_BT, prefix_BT)
+    out: Any = Decoder(config).apply({"params": params}, tokens_BT, view, routes_BTNk)
+    found: Out = out
+    return found
+
+
 def forward(
     params: Any, config: ModelConfig, tokens_BT: jax.Array, positions_BT: jax.Array,
     segments_BT: jax.Array, prefix_BT: jax.Array,
 ) -> jax.Array:  # fmt: skip
     """Packed rows -> hidden_BTD."""
-    mask_BTT = packed_mask(segments_BT, prefix_BT)
-    out: Any = Decoder(config).apply({"params": params}, tokens_BT, positions_BT, mask_BTT)
-    hidden_BTD: jax.Array = out[0]
-    return hidden_BTD
+    return read(
+        params, config, tokens_BT, positions_BT, segments_BT, prefix_BT, None
+    ).hidden_BTD
 
 
-def prefill_kv(
+def prefill(
     params: Any, config: ModelConfig, tokens_BT: jax.Array, length_B: jax.Array
-) -> Pair:
-    """Keys and values [N, B, T, K, C] of left-aligned prompts."""
+) -> tuple[Pair, jax.Array | None]:
+    """Keys and values [N, B, T, K, C] of left-aligned prompts, and their routes_BTNk."""
     T = tokens_BT.shape[1]
     positions_BT = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None], tokens_BT.shape)
     segments_BT = (positions_BT < length_B[:, None]).astype(jnp.int32)
-    mask_BTT = packed_mask(segments_BT, jnp.zeros_like(segments_BT))
-    out: Any = Decoder(config, keep_kv=True).apply(
-        {"params": params}, tokens_BT, positions_BT, mask_BTT
+    view = look(config, positions_BT, segments_BT, jnp.zeros_like(segments_BT))
+    out: Any = Decoder(config, FILL).apply({"params": params}, tokens_BT, view)
+    kv: Pair = out.kv
+    return kv, out.routes_BTNk
+
+
+def step(
+    params: Any, config: ModelConfig, token_B: jax.Array, view: Slots, fresh: Pair
+) -> tuple[jax.Array, Pair, jax.Array | None]:
+    """One token a slot: hidden_BD, the fresh cache with it, its routes_BNk."""
+    out: Any = Decoder(config, STEP).apply(
+        {"params": params}, token_B[:, None], view, None, fresh
     )
-    kv: Pair = out[1]
-    return kv
+    kv: Pair = out.kv
+    routes = None if out.routes_BTNk is None else out.routes_BTNk[:, 0]
+    return out.hidden_BTD[:, 0], kv, routes

@@ -9,18 +9,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.extend import core
 
 from seirenes_jax.batch import Row, fill, pack
-from seirenes_jax.decode import Seats, admit, empty, run_chunk
+from seirenes_jax.decode import Drawn, Seats, admit, empty, run_chunk
 from seirenes_jax.knobs import Batch
 from seirenes_jax.models import ModelConfig, forward
-from seirenes_jax.models.attention import packed_mask
-from seirenes_jax.models.decoder import Block
+from seirenes_jax.models.decoder import LEARN, Block, Layer, look
 from seirenes_jax.models.layers import RMSNorm
 from seirenes_jax.state import DecodeState, TrainBatch
 from seirenes_jax.step import logprobs_and_entropy, score_step
-from tests.laws.small import CONFIG, groups, params
+from tests.laws.small import CONFIG, MOE, groups, params
 
 T = 48
 
@@ -103,29 +103,32 @@ def test_the_order_of_groups_in_a_row_changes_nothing() -> None:
         np.testing.assert_allclose(logp, other[answer], atol=1e-5)
 
 
-def test_scanned_layers_are_the_layers_one_after_another() -> None:
+@pytest.mark.parametrize("config", [CONFIG, MOE], ids=["dense", "moe"])
+def test_scanned_layers_are_the_layers_one_after_another(config: ModelConfig) -> None:
     batch = batch_of(rows())
 
     @jax.jit
     def unrolled(weights: Any) -> jax.Array:
-        mask_BTT = packed_mask(jnp.asarray(batch.segments_BT), jnp.asarray(batch.prefix_BT))
+        view = look(config, *map(jnp.asarray, (
+            batch.positions_BT, batch.segments_BT, batch.prefix_BT)))  # fmt: skip
         x_BTD = weights["embed"][batch.tokens_BT]
-        for layer in range(CONFIG.layers):
-            own = jax.tree.map(lambda stack, layer=layer: stack[layer], weights["layers"])
-            (x_BTD, _), _ = Block(CONFIG, keep_kv=False).apply(
-                {"params": own}, (x_BTD, None), jnp.int32(layer), batch.positions_BT, mask_BTT, None
+        for number in range(config.layers):
+            own = jax.tree.map(lambda stack, number=number: stack[number], weights["layers"])
+            (x_BTD, _), _ = Block(config, LEARN).apply(
+                {"params": own}, (x_BTD, None), Layer(jnp.int32(number), None), view
             )
-        hidden: jax.Array = RMSNorm(CONFIG).apply({"params": weights["norm"]}, x_BTD)
+        hidden: jax.Array = RMSNorm(config).apply({"params": weights["norm"]}, x_BTD)
         return hidden
 
     @jax.jit
     def scanned(weights: Any) -> jax.Array:
         return forward(
-            weights, CONFIG, batch.tokens_BT, batch.positions_BT, batch.segments_BT, batch.prefix_BT
+            weights, config, batch.tokens_BT, batch.positions_BT, batch.segments_BT, batch.prefix_BT
         )
 
-    np.testing.assert_allclose(unrolled(params()), scanned(params()), atol=1e-5)
-    kernels = params()["layers"]["mlp"]["up"]["kernel"]
+    weights = params(config=config)
+    np.testing.assert_allclose(unrolled(weights), scanned(weights), atol=1e-5)
+    kernels = weights["layers"]["attention"]["o"]["kernel"]
     assert not np.allclose(kernels[0], kernels[1])  # the layers are not copies of one another
 
 
@@ -145,7 +148,9 @@ def primitives(jaxpr: Any) -> Iterator[str]:
                 yield from primitives(inner)
 
 
-def test_remat_changes_what_is_kept_and_not_what_comes_out() -> None:
+@pytest.mark.parametrize("config", [CONFIG, MOE], ids=["dense", "moe"])
+def test_remat_changes_what_is_kept_and_not_what_comes_out(config: ModelConfig) -> None:
+    weights = params(config=config)
     batch = jax.tree.map(jnp.asarray, batch_of(rows()))
 
     def loss(weights: Any, config: ModelConfig) -> jax.Array:
@@ -154,17 +159,19 @@ def test_remat_changes_what_is_kept_and_not_what_comes_out() -> None:
         )
         return jnp.mean(jnp.sin(hidden))
 
-    found, products = {}, {}
-    for remat in ("none", "dots", "full"):
-        config = dataclasses.replace(CONFIG, remat=remat)
-        slope = partial(jax.value_and_grad(loss), config=config)
-        counts = collections.Counter(primitives(jax.make_jaxpr(slope)(params()).jaxpr))
+    found, products, moves = {}, {}, {}
+    for remat in ("none", "dots", "full", "offload"):
+        shaped = dataclasses.replace(config, remat=remat)
+        slope = partial(jax.value_and_grad(loss), config=shaped)
+        counts = collections.Counter(primitives(jax.make_jaxpr(slope)(weights).jaxpr))
         assert (counts["remat2"] > 0) == (remat != "none"), counts
-        products[remat] = counts["dot_general"]
-        found[remat] = jax.jit(slope)(params())
+        products[remat], moves[remat] = counts["dot_general"], counts["device_put"]
+        found[remat] = jax.jit(slope)(weights)
     # Matrix products done again in the backward pass: none, those of attention, all.
-    assert products["none"] < products["dots"] < products["full"]
-    for remat in ("dots", "full"):
+    assert products["none"] < products["dots"] < products["full"] == products["offload"]
+    # The inputs of the layers go to the host's memory and come back, there alone.
+    assert moves["offload"] == moves["full"] + 2, moves
+    for remat in ("dots", "full", "offload"):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7),
             found["none"], found[remat],
@@ -203,8 +210,11 @@ SLOTS, COLUMNS, PROMPT, CHUNK = 4, 32, 12, 5
 PROMPTS = ((5, 9, 2), (7, 3, 8, 8, 30, 2), (11,), (4, 4, 4, 4, 6))
 
 
-def seat(state: DecodeState, prompts: tuple[tuple[int, ...], ...], slots: list[int]) -> DecodeState:
-    """Prompt i goes to slot slots[i]."""
+def seat(
+    state: DecodeState, prompts: tuple[tuple[int, ...], ...], slots: list[int],
+    config: ModelConfig = CONFIG,
+) -> tuple[DecodeState, jax.Array | None]:  # fmt: skip
+    """Prompt i goes to slot slots[i]; the new state and the prompts' routes."""
     tokens_PT, length_P = np.zeros((SLOTS, PROMPT), np.int32), np.zeros(SLOTS, np.int32)
     last_B, source_B = np.zeros(SLOTS, np.int32), np.zeros(SLOTS, np.int32)
     for row, (prompt, slot) in enumerate(zip(prompts, slots, strict=True)):
@@ -214,61 +224,76 @@ def seat(state: DecodeState, prompts: tuple[tuple[int, ...], ...], slots: list[i
     key_B2 = np.stack([source_B, source_B + 100], axis=1).astype(np.uint32)
     seats: Any = Seats
     return admit(
-        params(), state, (tokens_PT, length_P),
+        params(config=config), state, (tokens_PT, length_P),
         seats(take_B=np.isin(np.arange(SLOTS), slots), source_B=source_B, token_B=last_B,
               limit_B=np.full(SLOTS, 99, np.int32), key_B2=key_B2),
-        config=CONFIG,
+        config=config,
     )  # fmt: skip
 
 
-def run(state: DecodeState, temperature: float) -> tuple[DecodeState, np.ndarray, np.ndarray]:
-    state, tokens_BU, logps_BU, _ = run_chunk(
-        params(), state, jnp.float32(temperature), config=CONFIG, chunk=CHUNK, columns=COLUMNS,
-        stop_ids=(), top_k=0, top_p=1.0,
+def run(
+    state: DecodeState, temperature: float, config: ModelConfig = CONFIG
+) -> tuple[DecodeState, Drawn]:
+    state, drawn = run_chunk(
+        params(config=config), state, jnp.float32(temperature), config=config, chunk=CHUNK,
+        columns=COLUMNS, stop_ids=(), top_k=0, top_p=1.0,
     )  # fmt: skip
-    return state, np.asarray(tokens_BU), np.asarray(logps_BU)
+    return state, jax.tree.map(np.asarray, drawn)
 
 
 def blank() -> DecodeState:
     return empty(CONFIG, slots=SLOTS, columns=COLUMNS)
 
 
-def test_prefill_is_decoding_step_by_step() -> None:
+@pytest.mark.parametrize("config", [CONFIG, MOE], ids=["dense", "moe"])
+def test_prefill_is_decoding_step_by_step(config: ModelConfig) -> None:
     """What a chunk wrote into the cache is what a prefill of prompt and answer writes.
 
     Both go on alike.
     """
-    stepped, tokens_BU, _ = run(seat(blank(), PROMPTS, [0, 1, 2, 3]), 0.0)
-    longer = tuple((*p, *tokens_BU[b].tolist()) for b, p in enumerate(PROMPTS))
-    filled = seat(blank(), longer, [0, 1, 2, 3])
+    state, of_prompts = seat(blank(), PROMPTS, [0, 1, 2, 3], config)
+    stepped, drawn = run(state, 0.0, config)
+    longer = tuple((*p, *drawn.tokens_BU[b].tolist()) for b, p in enumerate(PROMPTS))
+    filled, of_all = seat(blank(), longer, [0, 1, 2, 3], config)
     np.testing.assert_array_equal(stepped.length_B, filled.length_B)
     np.testing.assert_array_equal(stepped.token_B, filled.token_B)
     for mine, theirs in ((stepped.k_NBSKC, filled.k_NBSKC), (stepped.v_NBSKC, filled.v_NBSKC)):
         for slot, prompt in enumerate(longer):
             columns = slice(0, len(prompt) - 1)
             np.testing.assert_allclose(mine[:, slot, columns], theirs[:, slot, columns], atol=1e-5)
-    _, next_tokens, next_logps = run(stepped, 0.0)
-    _, tokens, logps = run(filled, 0.0)
-    np.testing.assert_array_equal(next_tokens, tokens)
-    np.testing.assert_allclose(next_logps, logps, atol=1e-5)
+    after, wanted = run(stepped, 0.0, config)[1], run(filled, 0.0, config)[1]
+    np.testing.assert_array_equal(after.tokens_BU, wanted.tokens_BU)
+    np.testing.assert_allclose(after.logprobs_BU, wanted.logprobs_BU, atol=1e-5)
+    # So are the experts that were chosen on the way.
+    if not config.experts:
+        assert of_all is None and drawn.routes_BUNk is None
+        return
+    assert of_all is not None and of_prompts is not None and drawn.routes_BUNk is not None
+    assert drawn.routes_BUNk.dtype == np.uint8 and len(np.unique(drawn.routes_BUNk)) > 4
+    np.testing.assert_array_equal(after.routes_BUNk, wanted.routes_BUNk)
+    for row, prompt in enumerate(PROMPTS):
+        stored = len(prompt) - 1
+        whole = np.asarray(of_all)[row]
+        np.testing.assert_array_equal(np.asarray(of_prompts)[row, :stored], whole[:stored])
+        np.testing.assert_array_equal(drawn.routes_BUNk[row], whole[stored : stored + CHUNK])
 
 
 def test_slot_order_and_what_a_slot_held_before_change_nothing() -> None:
-    state, tokens_BU, logps_BU = run(seat(blank(), PROMPTS, [0, 1, 2, 3]), 1.0)
-    _, more_BU, _ = run(state, 1.0)
+    state, first = run(seat(blank(), PROMPTS, [0, 1, 2, 3])[0], 1.0)
+    more = run(state, 1.0)[1]
     order = [2, 0, 3, 1]
     junk = jax.tree.map(lambda x: jnp.full_like(x, 3) if x.dtype != bool else x, blank())
-    state, moved_BU, moved_logps_BU = run(seat(junk, PROMPTS, order), 1.0)
-    _, moved_more_BU, _ = run(state, 1.0)
-    np.testing.assert_array_equal(moved_BU[order], tokens_BU)
-    np.testing.assert_array_equal(moved_more_BU[order], more_BU)
-    np.testing.assert_allclose(moved_logps_BU[order], logps_BU, atol=1e-5)
-    assert len({row.tobytes() for row in tokens_BU}) == SLOTS
+    state, moved = run(seat(junk, PROMPTS, order)[0], 1.0)
+    moved_more = run(state, 1.0)[1]
+    np.testing.assert_array_equal(moved.tokens_BU[order], first.tokens_BU)
+    np.testing.assert_array_equal(moved_more.tokens_BU[order], more.tokens_BU)
+    np.testing.assert_allclose(moved.logprobs_BU[order], first.logprobs_BU, atol=1e-5)
+    assert len({row.tobytes() for row in np.asarray(first.tokens_BU)}) == SLOTS
 
 
 def test_admission_leaves_the_running_slots_alone() -> None:
-    state, _, _ = run(seat(blank(), PROMPTS[:2], [0, 1]), 1.0)
-    _, alone_BU, alone_logps = run(jax.tree.map(jnp.copy, state), 1.0)
-    _, company_BU, company_logps = run(seat(state, PROMPTS[2:], [2, 3]), 1.0)
-    np.testing.assert_array_equal(alone_BU[:2], company_BU[:2])
-    np.testing.assert_allclose(alone_logps[:2], company_logps[:2], atol=1e-5)
+    state, _ = run(seat(blank(), PROMPTS[:2], [0, 1])[0], 1.0)
+    alone = run(jax.tree.map(jnp.copy, state), 1.0)[1]
+    company = run(seat(state, PROMPTS[2:], [2, 3])[0], 1.0)[1]
+    np.testing.assert_array_equal(alone.tokens_BU[:2], company.tokens_BU[:2])
+    np.testing.assert_allclose(alone.logprobs_BU[:2], company.logprobs_BU[:2], atol=1e-5)

@@ -3,6 +3,7 @@
 Shared, because programs are compiled once per process for equal configs and equal shapes.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -25,11 +26,15 @@ CONFIG = ModelConfig(
     rope_theta=1e4, norm_eps=1e-6, tied=False, qkv_bias=False, qk_norm=True, init_std=0.3,
     max_positions=128, dtype="float32", param_dtype="float32", remat="none",
 )  # fmt: skip
+MOE = dataclasses.replace(
+    CONFIG, family="qwen3_moe", experts=8, experts_per_token=3, expert_ff=20, norm_topk=True,
+    balance=0.1,
+)  # fmt: skip
 PPO = knobs.Loss("ppo", 0.2, 0.28, "token", 0.0, "k3", 0.01, False, 2.0)
 
 
 @functools.cache
-def params(seed: int = 3) -> Any:
+def params(seed: int = 3, config: ModelConfig = CONFIG) -> Any:
     """Made with NumPy, which needs no compiling. Read only: whoever donates takes a copy."""
     rng = np.random.default_rng(seed)
 
@@ -37,7 +42,7 @@ def params(seed: int = 3) -> Any:
         noise = rng.normal(size=leaf.shape)
         return jnp.asarray(1 + noise / 5 if path[-1].key == "scale" else noise * 0.3, leaf.dtype)
 
-    shapes = jax.eval_shape(lambda: init_params(CONFIG, 0))
+    shapes = jax.eval_shape(lambda: init_params(config, 0))
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
@@ -54,15 +59,16 @@ class Letters:
 
 
 def make_sampler(
-    *, slots: int, chunk: int, temperature: float = 1.0, top_p: float = 1.0
-) -> Sampler:
+    *, slots: int, chunk: int, temperature: float = 1.0, top_p: float = 1.0,
+    config: ModelConfig = CONFIG, weights: Any = None,
+) -> Sampler:  # fmt: skip
     tokenizer: Any = Letters()
     made = Sampler(
-        CONFIG, tokenizer,
+        config, tokenizer,
         knobs.Sampler(slots=slots, chunk=chunk, temperature=temperature, top_k=0, top_p=top_p),
         seed=7, prompt_tokens=20, answer_tokens=14,
     )  # fmt: skip
-    made.load("live", params(), step=5)
+    made.load("live", params(config=config) if weights is None else weights, step=5)
     made.begin(2, temperature)
     return made
 
@@ -77,16 +83,20 @@ def asks() -> list[tuple[Name, Ask]]:
 
 
 @functools.cache
-def rollouts(temperature: float = 1.0) -> tuple[Rollout, ...]:
+def rollouts(temperature: float = 1.0, config: ModelConfig = CONFIG) -> tuple[Rollout, ...]:
     """What these weights say to `asks`."""
-    return tuple(make_sampler(slots=4, chunk=5, temperature=temperature).generate(asks()))
+    sampler = make_sampler(slots=4, chunk=5, temperature=temperature, config=config)
+    return tuple(sampler.generate(asks()))
 
 
-def rollout_batches(temperature: float = 1.0) -> list[TrainBatch]:
+def rollout_batches(
+    temperature: float = 1.0, config: ModelConfig = CONFIG
+) -> list[TrainBatch]:
     """Those rollouts packed: weight and advantage 1."""
     found: dict[Messages, list[Piece]] = {}
-    for r in rollouts(temperature):
-        piece = Piece(Letters().render(r.ask.messages), r.tokens, r.logprobs, 1.0, 1.0, 0)
+    for r in rollouts(temperature, config):
+        prompt = Letters().render(r.ask.messages)
+        piece = Piece(prompt, r.tokens, r.logprobs, 1.0, 1.0, 0, r.routes)
         found.setdefault(r.ask.messages, []).append(piece)
     return lay_out(pack(list(found.values()), 64), plan(64, 4, temperature=temperature))
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 from seirenes_jax import hf, hints, settings
 from seirenes_jax.sampler import Sampler
 from seirenes_jax.sampling import GREEDY
+from seirenes_jax.sharding import make_mesh
+from seirenes_jax.start import abstract_params
 from seirenes_jax.tasks import world
 from seirenes_jax.text import load_tokenizer
 from seirenes_jax.types import LIVE, REASONER, Ask, Name
@@ -29,12 +29,13 @@ def test_greedy_text(undisturbed: Path, monkeypatch: pytest.MonkeyPatch) -> None
         for problem in world.problems("heldout", PROMPTS, 1)
     ]
 
-    config, params = hf.load(folder, dtype="float32", param_dtype="float32", remat="none")
+    config = hf.read_config(folder, dtype="float32", param_dtype="float32", remat="none")
+    params = hf.load(folder, config, abstract_params(config, make_mesh(knobs.mesh)))
     sampler = Sampler(
         config, load_tokenizer(folder), knobs.sampler, seed=0, prompt_tokens=knobs.tokens.prompt,
         answer_tokens=LIMIT,
     )  # fmt: skip
-    sampler.load(LIVE, jax.tree.map(jnp.asarray, params), 0)
+    sampler.load(LIVE, params, 0)
     sampler.begin(0, GREEDY)
     asks = [
         (Name(str(i), 0, "greedy", 0, 0, 0), Ask(REASONER, messages, 1, None, None, LIMIT))

@@ -16,7 +16,7 @@ STRUCK = (sys.executable, "tests/whole/struck.py")
 KILLS = [  # in one life after the other: (place, when, nth call)
     ("seirenes_jax.checkpoint:Checkpoints.save", "after", 1),  # step 0 is being written
     ("seirenes_jax.sampler:Sampler.ask", "after", 6),  # in play
-    ("seirenes_jax.train:apply_gradient", "before", 2),  # in the update of a second step
+    ("seirenes_jax.learn:apply_gradient", "before", 2),  # in the update of a second step
     ("seirenes_jax.report:_append", "after", 3),  # its rollouts are written, its metrics are not
     ("seirenes_jax.checkpoint:Checkpoints.save", "after", 1),  # step 2 is being written
     ("seirenes_jax.hf:_write_weights", "before", 1),  # all is played; the export is half done
@@ -27,7 +27,7 @@ MORE_KILLS = [
     ("seirenes_jax.train:measure_start", "after", 1),
     ("seirenes_jax.report:_append", "after", 1),
     ("seirenes_jax.report:_append", "after", 2),
-    ("seirenes_jax.train:apply_gradient", "after", 2),
+    ("seirenes_jax.learn:apply_gradient", "after", 2),
     ("seirenes_jax.train:mind_numbers", "after", 2),
     ("seirenes_jax.checkpoint:Checkpoints.save", "before", 1),
     ("seirenes_jax.report:cut_lines", "before", 1),
@@ -97,7 +97,7 @@ def test_stopped_politely(undisturbed: Path, cache: Path, tmp_path: Path) -> Non
     for how, place, saved in (
         ("SIGTERM", ("seirenes_jax.train:measure_start", "before", 1), 0),
         ("SIGTERM", ("seirenes_jax.train:play_rounds", "before", 2), 1),  # though every = 2
-        ("SIGINT", ("seirenes_jax.train:apply_gradient", "after", 1), 2),
+        ("SIGINT", ("seirenes_jax.learn:apply_gradient", "after", 1), 2),
         ("SIGUSR1", ("seirenes_jax.train:evaluate_inside", "before", 1), 2),
     ):  # fmt: skip
         ended = strike(how, place, arguments)

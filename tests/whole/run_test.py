@@ -16,10 +16,10 @@ FILES = {
 }  # fmt: skip
 METRICS = set(
     """step clean_acc hinted_acc drop adv_reward live gates families entropy length stop_length
-    reward loss ratio_max clip_frac kl_behaviour kl_ref grad_norm grad_norm_stream fifo mastered
-    verdicts resampled tokens tokens_total time""".split()
+    reward loss ratio_max clip_frac kl_behaviour kl_ref balance route_agreement grad_norm
+    grad_norm_stream fifo mastered verdicts resampled tokens tokens_total time""".split()
 )
-TIME = set("step play decode pack update tokens_per_s slot_use rss_gib recompiles".split())
+TIME = set("step layout play decode pack update tokens_per_s slot_use rss_gib recompiles".split())
 SUMMARY = set(
     """steps before after n_problems seconds seconds_by_phase peak_rss_gib tokens best versions
     device command""".split()

@@ -1,0 +1,51 @@
+"""Qwen3-30B-A3B, every weight trained, on DAPO-Math-17k. One variant a machine; docs/plans.md has
+the plan of each.
+
+    python launch/plan.py --config=configs/qwen30b.py:v5e --topology=v5e:16x16
+    python launch/train.py --config=configs/qwen30b.py:v5e --coordinator=auto   # on every host
+
+Its 57 GiB in bfloat16 fit no single host of v5e: there an island has two.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(variant: str) -> ConfigDict:
+    c = base.get_config()
+    with c.unlocked():
+        c.model.path = "Qwen/Qwen3-30B-A3B-Instruct-2507"
+        c.model.remat = "full"
+        c.problems.path = "BytedTsinghua-SIA/DAPO-Math-17k"
+        c.batch.row_tokens = 10_240  # tokens.prompt + tokens.reasoner
+        MACHINES[variant or "v5e"](c)
+    return c
+
+
+def v5e(c: ConfigDict) -> None:
+    """TPU v5e, 16x16: 256 chips of 16 GiB, 64 hosts."""
+    c.mesh.fsdp, c.mesh.expert, c.mesh.sequence, c.batch.rows = 32, 2, 4, 64
+    c.decode.hosts, c.decode.tensor, c.decode.expert, c.sampler.slots = 4, 4, 4, 32
+
+
+def v5p(c: ConfigDict) -> None:
+    """TPU v5p, 4x4x4: 64 chips of 95 GiB, 16 hosts."""
+    c.mesh.fsdp, c.mesh.expert, c.batch.rows = 32, 2, 64
+    c.decode.tensor, c.decode.expert, c.sampler.slots = 2, 2, 64
+
+
+def v6e(c: ConfigDict) -> None:
+    """TPU v6e, 8x8: 64 chips of 32 GiB, 16 hosts."""
+    c.mesh.fsdp, c.mesh.expert, c.mesh.sequence, c.batch.rows = 16, 2, 2, 32
+    c.decode.hosts, c.decode.tensor, c.decode.expert, c.sampler.slots = 2, 4, 2, 32
+
+
+def h200x8(c: ConfigDict) -> None:
+    """8 H200 of one host."""
+    c.mesh.fsdp, c.mesh.expert, c.batch.rows = 4, 2, 8
+    c.decode.tensor, c.decode.expert, c.sampler.slots = 4, 2, 64
+
+
+MACHINES = {"v5e": v5e, "v5p": v5p, "v6e": v6e, "h200x8": h200x8}
+VARIANTS = tuple(MACHINES)

@@ -1,0 +1,172 @@
+"""Export: what AutoModelForCausalLM and AutoTokenizer load, written a tensor at a time.
+
+Parameters that are shared out over processes are gathered one tensor at a time, on all of them,
+and process 0 writes; parameters that a process has for itself it writes itself.
+"""
+
+import functools
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from seirenes_jax.errors import ConfigError
+from seirenes_jax.hf.config import config_json
+from seirenes_jax.hf.files import DTYPES, INDEX, SINGLE, dtype_of
+from seirenes_jax.hf.hub import Folder, as_folder, is_remote, put_small
+from seirenes_jax.hf.table import Tensor, check_shapes, leaf_of, tensors, weights
+from seirenes_jax.hosts import first
+from seirenes_jax.models.config import ModelConfig
+from seirenes_jax.state import Params
+from seirenes_jax.text import Tokenizer
+
+SHARD_BYTES = 4 * 2**30
+WRITTEN = 16 * 2**20  # bytes handed to a file at once: a store may copy what it is given
+
+
+def export(
+    params: Params, config: ModelConfig, folder: Folder | str | Path, *, tokenizer: Tokenizer,
+    dtype: str, shard_bytes: int = SHARD_BYTES,
+) -> None:  # fmt: skip
+    """Write a folder. A local one appears when it is whole.
+
+    In an object store nothing appears at once: config.json, without which it is no model, goes
+    first from what was there and comes last.
+    """
+    final = as_folder(folder) if is_remote(folder) else as_folder(folder).absolute()
+    table = weights(config)
+    check_shapes(params, table)
+    if tokenizer.vocab_size > config.vocab:
+        raise ConfigError(
+            f"export: the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab} rows"
+        )
+    shared = not all(_is_here(leaf) for leaf in jax.tree.leaves(params))
+    if shared:
+        first(lambda: _may_write(final))
+    else:
+        _may_write(final)
+    shards = _shards(list(tensors(table)), dtype_of(dtype), shard_bytes)
+    if shared and jax.process_index() != 0:
+        for shard in shards.values():
+            for _ in _gathered(params, shard):
+                pass  # process 0 asks for the same tensors in the same order
+        return
+    target = final if is_remote(final) else final.with_name(f".{final.name}.partial")
+    if is_remote(final):
+        _take_down(final)
+    else:
+        target.rmtree(missing_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
+    for name, shard in shards.items():
+        _write_shard(target / name, _gathered(params, shard), shard, dtype_of(dtype))
+    if len(shards) > 1:
+        (target / INDEX).write_text(_index(shards, dtype_of(dtype)))
+    write_config(config, target, tokenizer=tokenizer, dtype=dtype)
+    if target != final:
+        final.rmtree(missing_ok=True)
+        target.rename(final)
+
+
+def _may_write(folder: Folder) -> str:
+    """A new folder, or an export; nothing else is written over."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"export: {folder} holds something else; wanted a new folder or an export"
+        )
+    return str(folder)
+
+
+def write_config(
+    config: ModelConfig, folder: Folder | str | Path, *, tokenizer: Tokenizer, dtype: str
+) -> None:
+    """All of an export but the weights: the tokenizer's files, then config.json."""
+    target = as_folder(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as here:
+        tokenizer.save(here)
+        put_small(Path(here), target)
+    (target / "config.json").write_text(config_json(config, tokenizer, dtype))
+
+
+def to_host(leaf: Any, index: tuple[int, ...]) -> np.ndarray:
+    """One tensor of a stacked array, whole, wherever its parts live. All processes must ask."""
+    if isinstance(leaf, np.ndarray):
+        return np.asarray(leaf[index])
+    everywhere = None if _is_here(leaf) else NamedSharding(leaf.sharding.mesh, PartitionSpec())
+    one = _tensor(leaf, np.array(index, np.int32), everywhere)
+    return np.asarray(one if everywhere is None else one.addressable_data(0))
+
+
+def _is_here(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray) or bool(leaf.is_fully_addressable)
+
+
+@functools.partial(jax.jit, static_argnames="everywhere")
+def _tensor(leaf: jax.Array, index: jax.Array, everywhere: NamedSharding | None) -> jax.Array:
+    for i in range(index.shape[0]):
+        leaf = jax.lax.dynamic_index_in_dim(leaf, index[i], axis=0, keepdims=False)
+    return leaf if everywhere is None else jax.lax.with_sharding_constraint(leaf, everywhere)
+
+
+def _shards(found: Sequence[Tensor], dtype: np.dtype[Any], most: int) -> dict[str, list[Tensor]]:
+    """Which tensors go into which file: in order, as many as fit."""
+    shards: list[list[Tensor]] = [[]]
+    filled = 0
+    for tensor in found:
+        size = math.prod(tensor[1].theirs) * dtype.itemsize
+        if filled and filled + size > most:
+            shards.append([])
+            filled = 0
+        shards[-1].append(tensor)
+        filled += size
+    n = len(shards)
+    if n == 1:
+        return {SINGLE: shards[0]}
+    return {f"model-{i:05d}-of-{n:05d}.safetensors": s for i, s in enumerate(shards, 1)}
+
+
+def _gathered(params: Params, shard: Sequence[Tensor]) -> Iterator[np.ndarray]:
+    return (to_host(leaf_of(params, weight.path), index) for _, weight, index in shard)
+
+
+def _write_shard(
+    file: Folder, arrays: Iterator[np.ndarray], shard: Sequence[Tensor], dtype: np.dtype[Any]
+) -> None:
+    """A safetensors file: the length of the header, the header, the tensors one after another."""
+    kind = next(name for name, known in DTYPES.items() if known == dtype)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for name, weight, _ in shard:
+        stop = at + math.prod(weight.theirs) * dtype.itemsize
+        header[name] = {"dtype": kind, "shape": list(weight.theirs), "data_offsets": [at, stop]}
+        at = stop
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    with file.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for array, (_, weight, _) in zip(arrays, shard, strict=True):
+            # Contiguous, then as bytes: the numbers in order, whatever the array's strides were.
+            data = weight.to_theirs(array.astype(dtype)).reshape(-1).view(np.uint8)
+            for start in range(0, data.size, WRITTEN):
+                out.write(data[start : start + WRITTEN].data)
+
+
+def _index(shards: dict[str, list[Tensor]], dtype: np.dtype[Any]) -> str:
+    total = sum(math.prod(w.theirs) for shard in shards.values() for _, w, _ in shard)
+    where = {name: file for file, shard in shards.items() for name, _, _ in shard}
+    index = {"metadata": {"total_size": total * dtype.itemsize}, "weight_map": where}
+    return json.dumps(index, indent=2, sort_keys=True) + "\n"
+
+
+def _take_down(folder: Folder) -> None:
+    """An export before this one: first what makes it a model, then its weights."""
+    old = [folder / "config.json", folder / "proof.json", folder / INDEX]
+    old += folder.glob("*.safetensors")
+    for file in old:
+        file.unlink(missing_ok=True)

@@ -1,0 +1,87 @@
+"""From training to decoding: the weights in the compute dtype, laid out over an island's devices.
+
+An island is the devices of one or more processes that play their own share of the problems; no
+traffic crosses its shore while it decodes. Its mesh has the axes of training, so the one table of
+shardings serves both.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from seirenes_jax import knobs, sharding
+from seirenes_jax.errors import ConfigError
+from seirenes_jax.state import Params
+
+LayOut = Callable[[Params], Params]
+
+
+def island_devices(mesh: Mesh, members: int) -> np.ndarray:
+    """[islands, devices]: the training mesh's devices, those of `members` processes together."""
+    devices = sorted(mesh.devices.flat, key=lambda device: (device.process_index, device.id))
+    processes = len({device.process_index for device in devices})
+    if processes % members:
+        raise ConfigError(
+            f"decode.hosts: got {members}, which does not divide the {processes} processes of this "
+            "run"
+        )
+    return np.array(devices).reshape(processes // members, -1)
+
+
+def decode_mesh(devices: np.ndarray, decode: knobs.Decode) -> Mesh:
+    """One island: `decode.tensor` x `decode.expert` devices hold a copy, copies split the slots."""
+    copy = decode.tensor * decode.expert
+    if devices.size % copy:
+        raise ConfigError(
+            f"decode.tensor x decode.expert = {decode.tensor} x {decode.expert}: it does not "
+            f"divide the {devices.size} devices of an island (decode.hosts = {decode.hosts})"
+        )
+    sizes = {"data": devices.size // copy, "tensor": decode.tensor, "expert": decode.expert}
+    shape = [sizes[axis] if axis in sizes else 1 for axis in sharding.MESH_AXES]
+    return Mesh(devices.reshape(shape), sharding.MESH_AXES)
+
+
+def make_layout(
+    abstract_params: Params, train_mesh: Mesh, decode: knobs.Decode, *, dtype: str
+) -> tuple[LayOut, Mesh]:
+    """How training weights become this island's decoding weights; and the island's mesh."""
+    islands = island_devices(train_mesh, decode.hosts)
+    mine = jax.process_index() // decode.hosts if len(islands) > 1 else 0
+    mesh = decode_mesh(islands[mine], decode)
+    target = sharding.param_shardings(abstract_params, mesh)
+    kind = jnp.dtype(dtype)
+    if len(islands) == 1:
+        same = train_mesh.devices.size == 1 and all(
+            leaf.dtype == kind for leaf in jax.tree.leaves(abstract_params)
+        )
+        return (_as_they_are if same else jax.jit(_cast_to(kind), out_shardings=target)), mesh
+    # One reshard over all devices with every island alike; then each takes its own shards.
+    sea = Mesh(islands.reshape(-1, *mesh.devices.shape), ("island", *mesh.axis_names))
+    everywhere = jax.tree.map(lambda s: NamedSharding(sea, PartitionSpec(*s.spec)), target)
+    spread = jax.jit(_cast_to(kind), out_shardings=everywhere)
+
+    def lay_out(params: Params) -> Params:
+        return jax.tree.map(_ashore, spread(params), target)
+
+    return lay_out, mesh
+
+
+def _as_they_are(params: Params) -> Params:
+    return params
+
+
+def _cast_to(kind: Any) -> LayOut:
+    def cast(params: Params) -> Params:
+        return jax.tree.map(lambda x: x.astype(kind), params)
+
+    return cast
+
+
+def _ashore(x: jax.Array, local: NamedSharding) -> jax.Array:
+    """The same buffers under the island's own sharding; nothing is copied."""
+    shards = [shard.data for shard in x.addressable_shards]
+    return jax.make_array_from_single_device_arrays(x.shape, local, shards)
