@@ -25,7 +25,7 @@ def get_config(variant: str) -> ConfigDict:
 
 def v5e(c: ConfigDict) -> None:
     """TPU v5e, 16x16: 256 chips of 16 GiB, 64 hosts."""
-    c.mesh.fsdp, c.mesh.expert, c.mesh.sequence, c.batch.rows = 32, 2, 4, 64
+    c.mesh.fsdp, c.mesh.expert, c.batch.rows = 128, 2, 256
     c.decode.hosts, c.decode.tensor, c.decode.expert, c.sampler.slots = 4, 4, 4, 32
 
 
@@ -37,7 +37,7 @@ def v5p(c: ConfigDict) -> None:
 
 def v6e(c: ConfigDict) -> None:
     """TPU v6e, 8x8: 64 chips of 32 GiB, 16 hosts."""
-    c.mesh.fsdp, c.mesh.expert, c.mesh.sequence, c.batch.rows = 16, 2, 2, 32
+    c.mesh.fsdp, c.mesh.expert, c.batch.rows = 32, 2, 64
     c.decode.hosts, c.decode.tensor, c.decode.expert, c.sampler.slots = 2, 4, 2, 32
 
 

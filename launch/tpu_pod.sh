@@ -147,7 +147,7 @@ follow() { # COMMAND
   local workers shown
   rm -f "$logs"/*.log
   : >"$logs/0.log"
-  tail -n +1 -f --pid=$$ "$logs/0.log" &
+  tail -n +1 -f "$logs/0.log" &
   shown=$!
   on_all "$1" --output-directory="$logs" &
   workers=$!
@@ -227,7 +227,8 @@ on_worker() { # install | run FLAGS... | stop
   esac
 }
 
-running() { [ -s "$STATE/pid" ] && kill -0 "$(cat "$STATE/pid")" 2>/dev/null; }
+# A number may have gone to another process since, say after a reboot.
+running() { [ -s "$STATE/pid" ] && ps -p "$(cat "$STATE/pid")" -o args= | grep -q on_worker; }
 
 if [ "${1:-}" = --on_worker ]; then
   shift

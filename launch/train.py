@@ -9,7 +9,7 @@ The same command again goes on where the run stopped, from its newest good check
 
   --config=FILE[:VARIANT]  a file of configs/
   --config.PATH=VALUE      one knob; configs/base.py lists them all with unit and reason
-  --workdir=DIR            the run folder; default runs/<config name>[-<variant>]
+  --workdir=DIR            the run folder, here or on gs://; default runs/<config name>[-<variant>]
   --fork=DIR               go on in DIR, under other knobs, from where the run folder stands
   --cache_dir=DIR          warm starts and compiled programs;
                            default $SEIRENES_CACHE, else ~/.cache/seirenes_jax

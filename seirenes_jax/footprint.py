@@ -61,9 +61,9 @@ def temporary(scene: Scene, program: str) -> float:
     gathered = _gathered(c, mesh)
     learns = _layer(c, tokens, mesh) + _head(c, rows * sequence, tensor)
     if program == "layout":
-        return device_bytes(scene.arrays["copy"]) + gathered
+        return device_bytes(scene.arrays["copy"]) + 2 * NARROW * c.vocab * c.width
     if program == "score_step":
-        return learns / 2 + gathered
+        return learns / 3 + gathered
     gradient = device_bytes(scene.arrays["gradient"])
     if program == "add_gradient":
         return gradient + _saved(settings, c, tokens, tensor) + learns + 2 * gathered
@@ -88,7 +88,7 @@ def _playing(scene: Scene, program: str) -> float:
 
 
 def _layer(c: ModelConfig, tokens: float, mesh: Mesh) -> float:
-    """The inner numbers of one layer, forward and backward."""
+    """The inner numbers of one layer, backward; half of them live at a time."""
     tensor: int = mesh.shape["tensor"]
     numbers: float = 4 * (c.heads + c.kv_heads) * c.head_dim / tensor
     if c.experts:  # every device of an expert group has a row for each choice of the whole group
@@ -96,13 +96,13 @@ def _layer(c: ModelConfig, tokens: float, mesh: Mesh) -> float:
         numbers += rows * (4 * c.width + 6 * c.expert_ff / tensor)
     else:
         numbers += 6 * c.ff / tensor
-    return tokens * (NARROW * numbers + WIDE * 4 * c.width)
+    return tokens * (NARROW * numbers + WIDE * 4 * c.width) / 2
 
 
 def _head(c: ModelConfig, rows: float, tensor: int) -> float:
     """Logits of a few columns, their slopes, and the head's own gradient."""
     table = c.vocab * c.width / tensor
-    return 3 * WIDE * rows * HEAD_COLUMNS * c.vocab / tensor + table * (NARROW + WIDE)
+    return 3 * WIDE * rows * HEAD_COLUMNS * c.vocab / tensor + 2 * NARROW * table
 
 
 def _gathered(c: ModelConfig, mesh: Mesh) -> float:

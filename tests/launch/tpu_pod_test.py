@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from tests.launch.cluster import REAL, ROOT, Cluster
 from tests.whole import mini
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a worker of a pod runs Linux")
 
 SCRIPT = str(ROOT / "launch" / "tpu_pod.sh")
 POD = ("--name=pod", "--zone=us-east5-a")
