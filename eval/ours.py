@@ -5,9 +5,7 @@ goes to files: nobody has to read them for it to go on. It ends with this proces
 process ends.
 """
 
-import ctypes
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -25,19 +23,25 @@ SERVE = ROOT / "launch" / "serve.py"
 SAID = re.compile(r"^serving (?P<model>.+) at (?P<url>http://\S+)$")
 READY_S = 600.0  # a large model is read and compiled
 END_S = 20.0
-DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
+# What the child does before it becomes the server: on Linux it asks to end with its parent
+# (prctl's PR_SET_PDEATHSIG). Not a preexec_fn: that would fork a process full of threads.
+TIED = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 15)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 @contextmanager
 def serving(model: str, log: Path, *, serve: Path = SERVE) -> Iterator[tuple[str, str]]:
     """Start `launch/serve.py`; gives (model name, url) once it is ready."""
-    command = [sys.executable, str(serve), f"--model={model}", "--port=0"]
+    command = [sys.executable, "-c", TIED, str(serve), f"--model={model}", "--port=0"]
     spoken = log.with_suffix(".out")
     with saving(log), spoken.open("wb") as out, log.open("ab") as err:
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=ROOT,
-            preexec_fn=_end_with_parent,
-        )  # fmt: skip
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=ROOT
+        )
     try:
         deadline = time.monotonic() + READY_S
         name, url = _announced(child, spoken, log, deadline)
@@ -45,12 +49,6 @@ def serving(model: str, log: Path, *, serve: Path = SERVE) -> Iterator[tuple[str
         yield name, url
     finally:
         _end(child)
-
-
-def _end_with_parent() -> None:
-    """In the child, before it becomes the server; only Linux has it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGTERM)
 
 
 def _announced(

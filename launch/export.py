@@ -33,9 +33,9 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"--step: got {step!r}; wanted the number of a saved step")
     if not (run / "config.json").is_file():
         raise ConfigError(f"--run: got {str(run)!r}; wanted a run folder (it has config.json)")
-    from seirenes_jax import hf, proof
+    from seirenes_jax import proof
 
-    folder = hf.as_folder(out)
+    folder = store.reached(out, "--out")
     taken = proof.export_run(run, folder, step=None if step is None else int(step))
     print(f"step {taken} of {run} is in {out}")
     if flags["prove"]:

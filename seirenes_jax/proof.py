@@ -18,9 +18,10 @@ from seirenes_jax.models import ModelConfig, init_params
 from seirenes_jax.report import saving
 from seirenes_jax.settings import build
 from seirenes_jax.start import model_of_run
+from seirenes_jax.store import Folder, at
 
 
-def export_run(run: hf.Folder, out: hf.Folder, *, step: int | None) -> int:
+def export_run(run: Folder, out: Folder, *, step: int | None) -> int:
     """Write the weights of a step (None: the newest) in the run's precision; which step it was."""
     settings = _settings(run)
     config, tokenizer = model_of_run(run, settings)
@@ -30,7 +31,7 @@ def export_run(run: hf.Folder, out: hf.Folder, *, step: int | None) -> int:
     return taken
 
 
-def prove(run: hf.Folder, out: hf.Folder, *, step: int) -> int:
+def prove(run: Folder, out: Folder, *, step: int) -> int:
     """Read `out` back, compare every bit with the checkpoint, write proof.json.
 
     Returns how many numbers were compared. One tensor at a time is in memory besides the
@@ -59,7 +60,7 @@ def prove(run: hf.Folder, out: hf.Folder, *, step: int) -> int:
             f"differ {differing[:4]}, {len(strangers)} are left over; export again"
         )
     total = sum(math.prod(weight.shape) for weight in table)
-    folder = hf.as_folder(out)
+    folder = at(out)
     proof = {
         "run": str(run), "step": step, "equal": True, "weights": total,
         "dtype": model.param_dtype,
@@ -78,11 +79,11 @@ def _holds(files: hf.WeightFiles, name: str, wanted: np.ndarray) -> bool:
     return files.rows(name, 0, len(wanted)).tobytes() == wanted.tobytes()
 
 
-def _settings(run: hf.Folder) -> Settings:
+def _settings(run: Folder) -> Settings:
     return build(ConfigDict(read_config(run)))
 
 
-def _weights(run: hf.Folder, config: ModelConfig, step: int | None) -> tuple[int, Any]:
+def _weights(run: Folder, config: ModelConfig, step: int | None) -> tuple[int, Any]:
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = jax.eval_shape(lambda: init_params(config, 0))
     abstract = jax.tree.map(
@@ -91,7 +92,7 @@ def _weights(run: hf.Folder, config: ModelConfig, step: int | None) -> tuple[int
     return load_params(run / "checkpoints", abstract, step)
 
 
-def _sha256(file: hf.Folder) -> str:
+def _sha256(file: Folder) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as handle:
         while block := handle.read(2**24):

@@ -63,7 +63,7 @@ def begin(
 ) -> Start:
     """Read or make everything a run needs before its first step; `check` may leave by raising."""
     tiny = settings.problems.path == TINY
-    folder: hf.Folder
+    folder: Folder
     if settings.model.path:
         folder, spent = hf.find(settings.model.path), 0
     elif tiny and settings.warm_start.steps > 0:
@@ -263,5 +263,5 @@ def model_of_run(run: Folder, settings: Settings) -> tuple[ModelConfig, Tokenize
     config = hf.read_config(
         folder, dtype=model.dtype, param_dtype=model.param_dtype, remat=model.remat
     )
-    with hf.local_copy(hf.as_folder(str(folder))) as small_files:
+    with hf.local_copy(folder) as small_files:
         return config, load_tokenizer(small_files, settings.prompts.enable_thinking)

@@ -111,8 +111,10 @@ def how(topology: Topology) -> str:
 def get_ready(topology: Topology) -> None:
     """Before jax touches a device: this process works on CPU, with a device for each of these."""
     jax.config.update("jax_platforms", "cpu")
-    flags = f"--xla_force_host_platform_device_count={topology.count} --xla_gpu_autotune_level=0"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    flags, stand_ins = os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count"
+    if stand_ins not in flags:
+        flags += f" {stand_ins}={topology.count}"
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0".strip()
     os.environ |= {
         "TPU_SKIP_MDS_QUERY": "1",  # asks nobody what machine this is
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # another process may plan, too

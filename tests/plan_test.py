@@ -339,6 +339,8 @@ def test_every_tpu_preset_fits(spec: str, tmp_path: Path) -> None:
     assert {p["name"]: p["fits"] for p in answer["phases"]} == dict.fromkeys(
         footprint.ALIVE, True
     )
-    cache = answer["arrays_gib"]["cache"]
+    held = answer["arrays_gib"]
     chunk = next(one for one in answer["programs"] if one["name"] == "run_chunk")
-    assert chunk["peak_gib"] - chunk["argument_gib"] < 0.1 * cache
+    # A tenth of the cache, and the weights that the compiler wants the other way round.
+    room = 0.1 * held["cache"] + 0.5 * held["copy"]
+    assert chunk["peak_gib"] - chunk["argument_gib"] < room

@@ -19,6 +19,7 @@ from seirenes_jax.models import init_params
 from seirenes_jax.models.config import from_shape
 from seirenes_jax.proof import export_run, prove
 from seirenes_jax.state import TrainState
+from seirenes_jax.store import at
 from seirenes_jax.tasks.tokenizer import train_tokenizer
 from seirenes_jax.text import load_tokenizer
 from tests.bucket import bucket
@@ -96,7 +97,7 @@ def test_a_tensor_too_many_or_too_few_is_seen(run: Path, tmp_path: Path) -> None
 
 def test_a_store_takes_export_and_proof(run: Path) -> None:
     with bucket() as store:
-        out = hf.as_folder("gs://b/exports/tiny")
+        out = at("gs://b/exports/tiny")
         assert export_run(run, out, step=3) == 3
         count = prove(run, out, step=3)
         proof = json.loads(store.objects["b/exports/tiny/proof.json"])

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from seirenes_jax.errors import ConfigError
-from seirenes_jax.hf.hub import Folder, as_folder, read_json
+from seirenes_jax.hf.hub import read_json
 from seirenes_jax.models.config import ModelConfig
+from seirenes_jax.store import Folder, at
 from seirenes_jax.text import Tokenizer
 
 ARCHITECTURES = {
@@ -53,7 +54,7 @@ _HONOURED_MOE = frozenset((
 
 def read_config(folder: Folder | str, *, dtype: str, param_dtype: str, remat: str) -> ModelConfig:
     """The model that config.json describes; what cannot be honoured is refused by name."""
-    file = as_folder(folder) / "config.json"
+    file = at(folder) / "config.json"
     if not file.is_file():
         raise ConfigError(
             f"model.path: no config.json in {str(folder)!r}; wanted a Hugging Face folder "

@@ -15,7 +15,8 @@ import ml_dtypes
 import numpy as np
 
 from seirenes_jax.errors import ConfigError
-from seirenes_jax.hf.hub import Folder, as_folder, read_json
+from seirenes_jax.hf.hub import read_json
+from seirenes_jax.store import Folder, at
 
 HEADER_BYTES = 64 * 2**20  # a header beyond this is no list of weights
 DTYPES = {"F32": np.dtype("float32"), "F16": np.dtype("float16"),
@@ -46,7 +47,7 @@ class WeightFiles:
     """
 
     def __init__(self, folder: Folder | str) -> None:
-        self._folder = as_folder(folder)
+        self._folder = at(folder)
         self._opened = ExitStack()
         self._free: dict[str, list[Any]] = {}  # handles nobody reads from at the moment
         try:

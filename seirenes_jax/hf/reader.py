@@ -17,10 +17,10 @@ import numpy as np
 
 from seirenes_jax.errors import ConfigError
 from seirenes_jax.hf.files import WeightFiles
-from seirenes_jax.hf.hub import Folder
 from seirenes_jax.hf.table import Cut, Weight, leaf_of, tensors, weights
 from seirenes_jax.models.config import ModelConfig
 from seirenes_jax.state import Params
+from seirenes_jax.store import Folder
 
 PIECE = 128 * 2**20  # bytes put onto the devices at once, unless those of one layer are more
 BLOCK = 8 * 2**20  # bytes of a file read at once

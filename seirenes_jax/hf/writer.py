@@ -7,6 +7,7 @@ and process 0 writes; parameters that a process has for itself it writes itself.
 import functools
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,11 +20,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from seirenes_jax.errors import ConfigError
 from seirenes_jax.hf.config import config_json
 from seirenes_jax.hf.files import DTYPES, INDEX, SINGLE, dtype_of
-from seirenes_jax.hf.hub import Folder, as_folder, is_remote, put_small
 from seirenes_jax.hf.table import Tensor, check_shapes, leaf_of, tensors, weights
 from seirenes_jax.hosts import first
 from seirenes_jax.models.config import ModelConfig
 from seirenes_jax.state import Params
+from seirenes_jax.store import Folder, at, copy_tree, is_remote
 from seirenes_jax.text import Tokenizer
 
 SHARD_BYTES = 4 * 2**30
@@ -39,7 +40,7 @@ def export(
     In an object store nothing appears at once: config.json, without which it is no model, goes
     first from what was there and comes last.
     """
-    final = as_folder(folder) if is_remote(folder) else as_folder(folder).absolute()
+    final = at(folder) if is_remote(folder) else at(folder).absolute()
     table = weights(config)
     check_shapes(params, table)
     if tokenizer.vocab_size > config.vocab:
@@ -61,7 +62,7 @@ def export(
     if is_remote(final):
         _take_down(final)
     else:
-        target.rmtree(missing_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True, exist_ok=True)
     for name, shard in shards.items():
         _write_shard(target / name, _gathered(params, shard), shard, dtype_of(dtype))
@@ -69,7 +70,7 @@ def export(
         (target / INDEX).write_text(_index(shards, dtype_of(dtype)))
     write_config(config, target, tokenizer=tokenizer, dtype=dtype)
     if target != final:
-        final.rmtree(missing_ok=True)
+        shutil.rmtree(final, ignore_errors=True)
         target.rename(final)
 
 
@@ -86,11 +87,14 @@ def write_config(
     config: ModelConfig, folder: Folder | str | Path, *, tokenizer: Tokenizer, dtype: str
 ) -> None:
     """All of an export but the weights: the tokenizer's files, then config.json."""
-    target = as_folder(folder)
+    target = at(folder)
     target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as here:
-        tokenizer.save(here)
-        put_small(Path(here), target)
+    if is_remote(target):
+        with tempfile.TemporaryDirectory() as here:
+            tokenizer.save(here)
+            copy_tree(Path(here), target)
+    else:
+        tokenizer.save(target)
     (target / "config.json").write_text(config_json(config, tokenizer, dtype))
 
 

@@ -81,7 +81,7 @@ def test_the_tokenizer_of_a_store_is_read_through_a_local_copy(folder: Path) -> 
     local = load_tokenizer(folder)
     messages = (("user", "Tom has 12 apples."),)
     assert not here.exists() and remote.render(messages) == local.render(messages)
-    with hub.local_copy(hub.as_folder(folder)) as same:
+    with hub.local_copy(folder) as same:
         assert same == folder
 
 

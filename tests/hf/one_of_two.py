@@ -10,6 +10,7 @@ import jax
 
 from seirenes_jax import hf, knobs
 from seirenes_jax.sharding import make_mesh
+from seirenes_jax.store import at
 from seirenes_jax.text import load_tokenizer
 from tests.hf import made
 
@@ -31,7 +32,8 @@ def main(process: str, port: str, folder: str, out: str) -> None:
     sizes = {"data": 1, "fsdp": 1, "tensor": 2, "expert": 1, "sequence": 1}
     params = hf.load(folder, config, made.abstract(config, make_mesh(knobs.Mesh(**sizes))))
     assert not params["embed"].is_fully_addressable
-    tokenizer = load_tokenizer(folder)
+    with hf.local_copy(at(folder)) as small_files:
+        tokenizer = load_tokenizer(small_files)
     hf.export(params, config, out, tokenizer=tokenizer, dtype="bfloat16", shard_bytes=40_000)
     # Another, that each process has for itself.
     own = made.random_params(config)

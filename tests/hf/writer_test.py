@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from seirenes_jax import hf
 from seirenes_jax.errors import ConfigError
+from seirenes_jax.store import at
 from seirenes_jax.text import Tokenizer, load_tokenizer
 from tests.bucket import Store, bucket
 from tests.hf import made
@@ -151,7 +152,7 @@ def test_a_store_gets_the_same_files_config_last(
 ) -> None:
     config, params = made.load(moe_folder)
     with bucket() as store:
-        out = hf.as_folder("gs://b/out/hf")
+        out = at("gs://b/out/hf")
         store.objects["b/out/other.txt"] = b"beside it"
         hf.export(params, config, out, tokenizer=tokenizer, dtype="bfloat16", shard_bytes=40_000)
         files = {n.removeprefix("b/out/hf/"): x for n, x in store.objects.items() if "/hf/" in n}

@@ -70,6 +70,7 @@ def refused(
         ("streams.max_age=9", "streams.max_age: got 9; wanted at most 4"),
         ("problems.path=nowhere.jsonl", "model.path: got nothing"),
         ("model.path=nowhere", "no config.json in 'nowhere'"),
+        ("model.path=Qwen/Qwen3-4B", "as a hub id it could not be fetched"),
         ("init_from=nowhere", "nowhere"),
         ("eval.final_problems=5000", "eval.final_problems: got 5000; the tiny world holds out"),
     ],
