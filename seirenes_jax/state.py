@@ -57,8 +57,8 @@ class TrainBatch:
 class DecodeState:
     """The slots of one policy's decoder. B slots, S cache columns."""
 
-    k_NBSKC: jax.Array
-    v_NBSKC: jax.Array
+    k_NBKSC: jax.Array
+    v_NBKSC: jax.Array
     length_B: jax.Array  # int32, cache columns in use
     token_B: jax.Array  # int32, next input
     drawn_B: jax.Array  # int32, tokens drawn so far

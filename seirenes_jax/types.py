@@ -3,7 +3,7 @@
 Axis key (a suffix on every array name): B rows, T positions, S cache slots along a row, D model
 width, F feed-forward width, H query heads, K key/value heads, C head width, E experts,
 V vocabulary, N layers.
-Example: `hidden_BTD`, `logits_BTV`, `cache_NBSKC`.
+Example: `hidden_BTD`, `logits_BTV`, `cache_NBKSC`.
 """
 
 from dataclasses import dataclass

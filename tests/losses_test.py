@@ -19,13 +19,15 @@ from seirenes_jax.losses import (
     KLS,
     LOSSES,
     Counts,
+    balance_loss,
     count,
     importance_weight,
     policy_loss,
+    route_agreement,
     token_weights,
 )
 from seirenes_jax.masked import Total
-from seirenes_jax.state import TrainBatch
+from seirenes_jax.state import NOT_RECORDED, TrainBatch
 
 PLAIN = Loss(
     kind="ppo", clip_low=0.2, clip_high=0.28, aggregate="token", kl=0.0, kl_kind="k3",
@@ -341,3 +343,29 @@ def test_an_unknown_aggregate_is_named() -> None:
             np.ones(1, int), np.zeros(1, int), np.ones(1), aggregate="tokens",
             stream_weights=np.ones(1), limits=np.ones(1),
         )  # fmt: skip
+
+
+# Of experts.
+
+
+def test_the_balance_loss_weighs_a_token_as_the_policy_loss_does() -> None:
+    arrays = packed()
+    arrays["weight"] = np.where(arrays["segments"] == 3, 0.0, arrays["weight"])
+    balance = np.random.default_rng(2).uniform(1, 4, arrays["segments"].shape)
+    loss, metric = balance_loss(jnp.asarray(balance, jnp.float32), batch_of(arrays), 0.5)
+    trained = arrays["train"] & (arrays["weight"] > 0)
+    assert float(loss) == pytest.approx(0.5 * np.sum((balance * arrays["weight"])[trained]))
+    assert float(metric.value()) == pytest.approx(np.mean(balance[trained]))
+    assert float(balance_loss(jnp.asarray(balance, jnp.float32), batch_of(arrays), 0.0)[0]) == 0.0
+
+
+def test_agreement_is_that_of_recorded_tokens_that_were_drawn() -> None:
+    arrays = packed()
+    agreed = np.random.default_rng(3).uniform(0, 1, arrays["segments"].shape)
+    recorded = arrays["segments"] != 2
+    routes = np.where(recorded[..., None, None], np.zeros((2, 3)), NOT_RECORDED).astype(np.uint8)
+    batch = batch_of(arrays).replace(routes=jnp.asarray(routes))  # type: ignore[attr-defined]
+    metric = route_agreement(jnp.asarray(agreed, jnp.float32), batch)
+    counted = recorded & arrays["train"]
+    assert float(metric.count) == np.sum(counted)
+    assert float(metric.value()) == pytest.approx(np.mean(agreed[counted]))

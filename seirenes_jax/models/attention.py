@@ -118,15 +118,15 @@ def attend_slots(
     Two parts, because all slots write the fresh part at the same column (one in-place update),
     while the past part ends at a different column in every slot.
     """
-    (k_BSKC, v_BSKC), (k_BUKC, v_BUKC) = past, fresh
+    (k_BKSC, v_BKSC), (k_BUKC, v_BUKC) = past, fresh
     B, H, C = q_BHC.shape
-    K, S = k_BSKC.shape[2], k_BSKC.shape[1]
+    K, S = k_BKSC.shape[1], k_BKSC.shape[2]
     q = q_BHC.reshape(B, K, H // K, C)
-    old = jnp.einsum("bkgc,bskc->bkgs", q, k_BSKC, preferred_element_type=jnp.float32)
+    old = jnp.einsum("bkgc,bksc->bkgs", q, k_BKSC, preferred_element_type=jnp.float32)
     new = jnp.einsum("bkgc,bukc->bkgu", q, k_BUKC, preferred_element_type=jnp.float32)
     old = jnp.where(masks[0][:, None, None], old * C**-0.5, NEVER)
     new = jnp.where(masks[1][None, None, None], new * C**-0.5, NEVER)
-    weights = jax.nn.softmax(jnp.concatenate([old, new], axis=-1), axis=-1).astype(v_BSKC.dtype)
-    out = jnp.einsum("bkgs,bskc->bkgc", weights[..., :S], v_BSKC)
+    weights = jax.nn.softmax(jnp.concatenate([old, new], axis=-1), axis=-1).astype(v_BKSC.dtype)
+    out = jnp.einsum("bkgs,bksc->bkgc", weights[..., :S], v_BKSC)
     out = out + jnp.einsum("bkgu,bukc->bkgc", weights[..., S:], v_BUKC)
     return out.reshape(B, H, C)

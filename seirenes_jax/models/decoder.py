@@ -111,9 +111,16 @@ def _attend_step(
         one: jax.Array = jax.lax.dynamic_index_in_dim(stack, layer, axis=0, keepdims=False)
         return one
 
+    def seen(stack_NBKSC: jax.Array) -> jax.Array:
+        """This layer's first columns: of a part of all layers the compiler would make a copy."""
+        (_, B, K, _, C), S = stack_NBKSC.shape, view.past_mask_BS.shape[1]
+        start = (layer, *(jnp.int32(0),) * 4)
+        one: jax.Array = jax.lax.dynamic_slice(stack_NBKSC, start, (1, B, K, S, C))[0]
+        return one
+
     fresh = write(fresh[0], new[0]), write(fresh[1], new[1])
     out_BHC = attend_slots(
-        q_B1HC[:, 0], (of(view.past[0]), of(view.past[1])), (of(fresh[0]), of(fresh[1])),
+        q_B1HC[:, 0], (seen(view.past[0]), seen(view.past[1])), (of(fresh[0]), of(fresh[1])),
         (view.past_mask_BS, view.fresh_mask_U),
     )  # fmt: skip
     return out_BHC[:, None], fresh

@@ -12,14 +12,24 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from seirenes_jax.errors import ConfigError
+
 WIDE = 64  # columns of a tile, in and out
 SMALLEST = 16  # rows, and columns, that a tensor core takes
+MOST = 2**31  # addresses are 32 bits wide
 
 
 def triton(
     rows_MD: jax.Array, kernels_EDF: jax.Array, sizes_E: jax.Array, *, interpret: bool = False
 ) -> jax.Array:
     """See grouped.py. `interpret`: on any platform, slowly."""
+    (M, D), (E, _, F) = rows_MD.shape, kernels_EDF.shape
+    most = max(M * D, M * F, E * D * F)
+    if most >= MOST:
+        raise ConfigError(
+            f"model.moe: an array of {most:,} numbers ({M} rows of experts, {E} experts of "
+            f"{D} x {F}); the GPU kernel counts below 2^31; lower batch.rows or raise mesh.expert"
+        )
     return _product(rows_MD, kernels_EDF, sizes_E, interpret)
 
 

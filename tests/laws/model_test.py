@@ -148,8 +148,13 @@ def primitives(jaxpr: Any) -> Iterator[str]:
                 yield from primitives(inner)
 
 
-@pytest.mark.parametrize("config", [CONFIG, MOE], ids=["dense", "moe"])
-def test_remat_changes_what_is_kept_and_not_what_comes_out(config: ModelConfig) -> None:
+@pytest.mark.parametrize(
+    ("config", "kinds"),
+    [(CONFIG, ("none", "dots", "full", "offload")), (MOE, ("none", "full"))], ids=["dense", "moe"],
+)  # fmt: skip
+def test_remat_changes_what_is_kept_and_not_what_comes_out(
+    config: ModelConfig, kinds: tuple[str, ...]
+) -> None:
     weights = params(config=config)
     batch = jax.tree.map(jnp.asarray, batch_of(rows()))
 
@@ -160,18 +165,20 @@ def test_remat_changes_what_is_kept_and_not_what_comes_out(config: ModelConfig) 
         return jnp.mean(jnp.sin(hidden))
 
     found, products, moves = {}, {}, {}
-    for remat in ("none", "dots", "full", "offload"):
+    for remat in kinds:
         shaped = dataclasses.replace(config, remat=remat)
         slope = partial(jax.value_and_grad(loss), config=shaped)
         counts = collections.Counter(primitives(jax.make_jaxpr(slope)(weights).jaxpr))
         assert (counts["remat2"] > 0) == (remat != "none"), counts
         products[remat], moves[remat] = counts["dot_general"], counts["device_put"]
         found[remat] = jax.jit(slope)(weights)
-    # Matrix products done again in the backward pass: none, those of attention, all.
-    assert products["none"] < products["dots"] < products["full"] == products["offload"]
-    # The inputs of the layers go to the host's memory and come back, there alone.
-    assert moves["offload"] == moves["full"] + 2, moves
-    for remat in ("dots", "full", "offload"):
+    assert products["none"] < products["full"]
+    if "offload" in kinds:
+        # Matrix products done again in the backward pass: none, those of attention, all.
+        assert products["none"] < products["dots"] < products["full"] == products["offload"]
+        # The inputs of the layers go to the host's memory and come back, there alone.
+        assert moves["offload"] == moves["full"] + 2, moves
+    for remat in kinds[1:]:
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7),
             found["none"], found[remat],
@@ -257,7 +264,7 @@ def test_prefill_is_decoding_step_by_step(config: ModelConfig) -> None:
     filled, of_all = seat(blank(), longer, [0, 1, 2, 3], config)
     np.testing.assert_array_equal(stepped.length_B, filled.length_B)
     np.testing.assert_array_equal(stepped.token_B, filled.token_B)
-    for mine, theirs in ((stepped.k_NBSKC, filled.k_NBSKC), (stepped.v_NBSKC, filled.v_NBSKC)):
+    for mine, theirs in ((stepped.k_NBKSC, filled.k_NBKSC), (stepped.v_NBKSC, filled.v_NBKSC)):
         for slot, prompt in enumerate(longer):
             columns = slice(0, len(prompt) - 1)
             np.testing.assert_allclose(mine[:, slot, columns], theirs[:, slot, columns], atol=1e-5)

@@ -22,7 +22,14 @@ from seirenes_jax.models.attention import BACKENDS
 from seirenes_jax.models.flash import flash
 from seirenes_jax.models.grouped import PRODUCTS
 from seirenes_jax.models.grouped_tpu import mosaic
-from seirenes_jax.sharding import MESH_AXES, RULES, batch_shardings, make_mesh, param_shardings
+from seirenes_jax.sharding import (
+    MESH_AXES,
+    RULES,
+    arranged,
+    batch_shardings,
+    make_mesh,
+    param_shardings,
+)
 from seirenes_jax.state import TrainBatch
 from seirenes_jax.step import add_gradient, zero_gradient
 from tests.laws.small import (
@@ -71,7 +78,7 @@ def sizes_of(mesh: str) -> knobs.Mesh:
 
 DENSE = ["data 8", "fsdp 4, tensor 2", "data 2, fsdp 2, tensor 2", "tensor 2, sequence 4"]
 MIXED = [
-    "expert 8", "expert 4, tensor 2", "data 2, expert 2, sequence 2", "fsdp 2, expert 2, tensor 2",
+    "expert 4, tensor 2", "data 2, expert 2, sequence 2", "fsdp 2, expert 2, tensor 2",
     "fsdp 2, tensor 2, sequence 2",
 ]
 
@@ -131,9 +138,9 @@ def test_a_mesh_draws_the_tokens_of_one_device() -> None:
         np.testing.assert_array_equal(mine.tokens, alone.tokens)
         np.testing.assert_array_equal(mine.routes, alone.routes)
         np.testing.assert_allclose(mine.logprobs, alone.logprobs, atol=1e-5)
-    cache = sampler._lanes["live"].state.k_NBSKC
-    N, B, S, K, C = cache.shape
-    assert cache.addressable_shards[0].data.shape == (N, B // 4, S, K // 2, C)
+    cache = sampler._lanes["live"].state.k_NBKSC
+    N, B, K, S, C = cache.shape
+    assert cache.addressable_shards[0].data.shape == (N, B // 4, K // 2, S, C)
     with pytest.raises(ConfigError, match=r"sampler.slots: got 6.* 4 devices"):
         make_sampler(slots=6, chunk=5, config=shared, weights=weights)
 
@@ -174,6 +181,26 @@ def test_what_does_not_divide_is_refused_by_name(mesh: str, name: str) -> None:
         param_shardings(params(config=MOE), make_mesh(sizes_of(mesh)))
     said, (axis, size) = str(refused.value), mesh.split()
     assert name in said and f"mesh.{axis}" in said and f"{axis} = {size}" in said
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A device of a TPU of several slices, as far as a mesh looks at it."""
+
+    id: int
+    slice_index: int
+    process_index: int
+
+
+def test_between_slices_lie_copies_of_the_model_alone() -> None:
+    # They come in any order.
+    chips: list[Any] = [Chip(n, n % 2, n % 2) for n in range(8)]
+    places = arranged((4, 2, 1, 1, 1), chips)
+    slices = np.vectorize(lambda chip: chip.slice_index, otypes=[int])(places)
+    assert slices[:, :, 0, 0, 0].tolist() == [[0, 0], [0, 0], [1, 1], [1, 1]]
+    assert sorted(chip.id for chip in places.flat) == list(range(8))
+    with pytest.raises(ConfigError, match=r"mesh.data: got 1 over 2 slices.*multiple of 2"):
+        arranged((1, 8, 1, 1, 1), chips)
 
 
 def test_an_axis_used_twice_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

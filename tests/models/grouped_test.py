@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from seirenes_jax.errors import ConfigError
 from seirenes_jax.models.grouped import PRODUCTS, Product, plain
 
 # Groups: uneven, empty ones at both ends and between, rows behind the last, more than a block.
@@ -119,3 +120,11 @@ def test_nothing_is_a_ragged_dot() -> None:
     assert "ragged_dot" in program_for("tpu", ragged)
     for name, platform in (("mosaic", "tpu"), ("triton", "cuda"), ("plain", "cpu")):
         assert "ragged_dot" not in program_for(platform, PRODUCTS[name])
+
+
+def test_on_gpu_what_it_cannot_address_is_refused() -> None:
+    rows = jax.ShapeDtypeStruct((2**20, 2048), jnp.bfloat16)
+    kernels = jax.ShapeDtypeStruct((8, 2048, 768), jnp.bfloat16)
+    sizes = jax.ShapeDtypeStruct((8,), jnp.int32)
+    with pytest.raises(ConfigError, match=r"2,147,483,648 numbers.*lower batch.rows"):
+        jax.eval_shape(PRODUCTS["triton"], rows, kernels, sizes)

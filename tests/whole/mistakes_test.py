@@ -65,7 +65,7 @@ def refused(
         ("model.shape.heads=3 model.shape.kv_heads=2", "does not divide over model.shape.kv_heads"),
         ("model.shape.head_dim=31", "head_dim: got 31"),
         ("mesh.data=3 batch.rows=4", "batch.rows: got 4, which does not divide over mesh.data"),
-        ("mesh.data=16 batch.rows=16", "this machine has 8 (cpu)"),
+        ("mesh.data=16 batch.rows=16", "there are 8 (cpu)"),
         ("rollouts.hinted=0", "game=rlvr plays without"),
         ("streams.max_age=9", "streams.max_age: got 9; wanted at most 4"),
         ("problems.path=nowhere.jsonl", "model.path: got nothing"),

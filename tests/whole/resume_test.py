@@ -19,7 +19,7 @@ KILLS = [  # in one life after the other: (place, when, nth call)
     ("seirenes_jax.learn:apply_gradient", "before", 2),  # in the update of a second step
     ("seirenes_jax.report:_append", "after", 3),  # its rollouts are written, its metrics are not
     ("seirenes_jax.checkpoint:Checkpoints.save", "after", 1),  # step 2 is being written
-    ("seirenes_jax.hf:_write_weights", "before", 1),  # all is played; the export is half done
+    ("seirenes_jax.hf.writer:_write_shard", "before", 1),  # all is played; the export is half done
 ]
 MORE_KILLS = [
     ("seirenes_jax.folder:write_config", "before", 1),
