@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -288,6 +288,7 @@ def _watch(over: threading.Event) -> None:
 def _leave(why: str) -> None:
     """No collective comes back once a process is gone: the only way is out."""
     said = f"\n{why}; what was saved is whole, the same command on all processes goes on\n"
-    sys.stdout.flush()
-    os.write(2, said.encode())
+    with suppress(OSError):  # nobody may be left to hear it
+        sys.stdout.flush()
+        os.write(2, said.encode())
     os._exit(RESUMABLE)
