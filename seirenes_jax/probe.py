@@ -31,6 +31,7 @@ from seirenes_jax.errors import DONE, ConfigError
 from seirenes_jax.evaluate import Evaluator, Marks
 from seirenes_jax.hosts import players
 from seirenes_jax.models import ModelConfig, init_params
+from seirenes_jax.models.config import fitted
 from seirenes_jax.report import RunLog, write_json
 from seirenes_jax.sampler import Sampler
 from seirenes_jax.settings import build
@@ -75,7 +76,9 @@ def crossplay(
         scratch = Path(stack.enter_context(TemporaryDirectory()))
         log = stack.enter_context(RunLog(scratch, steps=settings.steps))
         start = begin(settings, cache_dir, log, check=stop.check)
+        mesh = sharding.make_mesh(settings.mesh)
         config, tokenizer = model_of_run(run, settings)
+        config = fitted(config, settings.model, mesh)
         start = replace(start, config=config, tokenizer=tokenizer)
         held_out = len(start.held_out)
         count = min(PROBLEMS, held_out) if problems is None else problems
@@ -89,7 +92,6 @@ def crossplay(
             config, tokenizer, settings.sampler, seed=settings.seed, prompt_tokens=tokens.prompt,
             answer_tokens=max(tokens.reasoner, tokens.adversary),
         )  # fmt: skip
-        mesh = sharding.make_mesh(settings.mesh)
         evaluator = Evaluator(
             settings, start, sampler, judge, hosts=players(1, mesh), log=log, stop=stop
         )

@@ -91,16 +91,17 @@ def add_gradient(
 
     def objective(params: Params) -> tuple[jax.Array, Totals]:
         logp_BT, entropy_BT, out = _score(params, config, batch)
-        value, totals = policy_loss(
-            logp_BT, entropy_BT, batch, settings=loss, streams=streams,
-            logp_behaviour_BT=batch.logp_behaviour_BT,
-        )  # fmt: skip
-        if out.balance_BT is not None:
-            scale = config.balance * config.balance_scale
-            balance, totals["balance"] = balance_loss(out.balance_BT, batch, scale)
-            value += balance
-        if out.agreed_BT is not None:
-            totals["route_agreement"] = route_agreement(out.agreed_BT, batch)
+        with jax.named_scope("loss"):
+            value, totals = policy_loss(
+                logp_BT, entropy_BT, batch, settings=loss, streams=streams,
+                logp_behaviour_BT=batch.logp_behaviour_BT,
+            )  # fmt: skip
+            if out.balance_BT is not None:
+                scale = config.balance * config.balance_scale
+                balance, totals["balance"] = balance_loss(out.balance_BT, batch, scale)
+                value += balance
+            if out.agreed_BT is not None:
+                totals["route_agreement"] = route_agreement(out.agreed_BT, batch)
         return value, totals
 
     grad, totals = jax.grad(objective, has_aux=True)(params)
@@ -115,8 +116,9 @@ def apply_gradient(
     norm = optax.tree.norm(grads)
     finite = jnp.isfinite(norm)
     safe = jax.tree.map(lambda g: jnp.where(finite, g, jnp.zeros_like(g)), grads)
-    updates, opt_state = optimizer.update(safe, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    with jax.named_scope("optimizer"):
+        updates, opt_state = optimizer.update(safe, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
 
     def kept(new: jax.Array, old: jax.Array) -> jax.Array:
         return jnp.where(finite, new, old)

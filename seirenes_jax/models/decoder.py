@@ -37,7 +37,7 @@ class Slots:
     """What one decoding token of every slot may look back on."""
 
     positions_BT: jax.Array
-    past: Pair  # [N, B, S, K, C]: before this chunk
+    past: Pair  # [N, B, K, S, C]: before this chunk
     column: jax.Array  # int32 []: where this token goes in the fresh part
     past_mask_BS: jax.Array
     fresh_mask_U: jax.Array
