@@ -18,7 +18,9 @@ def get_config() -> ConfigDict:
     # Hugging Face folder (here or gs://...) or hub id; empty = initialise `shape` (and warm-start
     # the tiny world).
     m.path = ""
-    m.dtype = "bfloat16"  # compute; logits, softmax and reductions are float32 whatever this says
+    # Compute. Whatever this says, float32 are logits, softmax, router, losses and all sums over
+    # tokens; gradients are added up in param_dtype.
+    m.dtype = "bfloat16"
     m.param_dtype = "float32"  # master weights and optimizer
     # What the backward pass recomputes: none | dots (all but matrix products) | full (all but each
     # layer's input) | offload (as full, and those inputs wait in the host's memory).

@@ -63,21 +63,31 @@ def profiled(steps: Sequence[int], step: int, folder: Path) -> Iterator[None]:
 
 def peak_rss_gib() -> float:
     """Highest resident memory of this process so far, plus what its children hold now."""
+    return (_own_peak() + _children_rss()) / 2**30
+
+
+def _own_peak() -> int:
+    """In bytes. Where the system keeps it by program it is read there: getrusage also counts what
+    the process that started this one held at that moment.
+    """
+    for line in _lines(Path("/proc/self/status")):
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    unit = 1024 if os.uname().sysname == "Linux" else 1
-    return (peak * unit + _children_rss()) / 2**30
+    return peak * (1024 if os.uname().sysname == "Linux" else 1)
 
 
 def _children_rss() -> int:
     """Bytes resident in direct children; 0 where the system does not tell."""
-    words = [_words(task / "children") for task in Path(f"/proc/{os.getpid()}/task").glob("*")]
-    held = [_words(Path(f"/proc/{child}/statm")) for children in words for child in children]
-    return sum(int(pages[1]) for pages in held if pages) * os.sysconf("SC_PAGE_SIZE")
+    lines = [_lines(task / "children") for task in Path(f"/proc/{os.getpid()}/task").glob("*")]
+    children = [child for found in lines for line in found for child in line.split()]
+    held = [_lines(Path(f"/proc/{child}/statm")) for child in children]
+    return sum(int(found[0].split()[1]) for found in held if found) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _words(file: Path) -> list[str]:
-    """Of a file of /proc; none where its thread or process has ended meanwhile."""
+def _lines(file: Path) -> list[str]:
+    """Of a file of /proc; none where its thread or process has ended meanwhile, or without one."""
     try:
-        return file.read_text().split()
+        return file.read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return []

@@ -171,6 +171,9 @@ def _compile(lowered: Any, arguments: float) -> tuple[float, float, float]:
         memory = lowered.compile().memory_analysis()
         peak = memory.peak_memory_in_bytes / GIB
         taken = memory.argument_size_in_bytes / GIB
+        # An argument that a program never reads is dropped from it, and is there all the same.
+        unread = max(0.0, arguments / GIB - taken)
+        peak, taken = peak + unread, taken + unread
     except jax.errors.JaxRuntimeError as error:
         said = [pattern.search(str(error)) for pattern in NEEDED]
         if not any(said):

@@ -22,13 +22,40 @@ HEAD_COLUMNS = 64  # positions a row whose logits exist at one time
 Totals = dict[str, Total]
 
 
+@jax.custom_vjp
+def _logits(hidden_BcD: jax.Array, head_DV: jax.Array, master_DV: jax.Array) -> jax.Array:
+    """hidden . head, float32. The head's gradient goes to the parameter it was rounded from, in its
+    dtype: a sum over all chunks loses a percent of itself in bfloat16."""
+    return jnp.dot(hidden_BcD, head_DV, preferred_element_type=jnp.float32)
+
+
+def _logits_forward(
+    hidden_BcD: jax.Array, head_DV: jax.Array, master_DV: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _logits(hidden_BcD, head_DV, master_DV), (hidden_BcD, head_DV)
+
+
+def _logits_backward(
+    kept: tuple[jax.Array, jax.Array], slope_BcV: jax.Array
+) -> tuple[jax.Array, None, jax.Array]:
+    hidden_BcD, head_DV = kept
+    slope_BcD = jnp.einsum("bcv,dv->bcd", slope_BcV, head_DV, preferred_element_type=jnp.float32)
+    slope_DV = jnp.einsum("bcd,bcv->dv", hidden_BcD, slope_BcV, preferred_element_type=jnp.float32)
+    return slope_BcD.astype(hidden_BcD.dtype), None, slope_DV
+
+
+_logits.defvjp(_logits_forward, _logits_backward)
+
+
 def logprobs_and_entropy(
     hidden_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, temperature: jax.Array,
-    *, parts: int = 1,
+    *, master_DV: jax.Array | None = None, parts: int = 1,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """Of the targets under softmax(hidden . head / temperature): float32, chunk by chunk.
 
-    `parts`: over how many devices T is shared out; each takes chunks of its own part.
+    `master_DV`: the float32 parameter of which head_DV is the rounded copy, where it is one; then
+    that is what has a gradient. `parts`: over how many devices T is shared out; each takes chunks
+    of its own part.
     """
     B, T, D = hidden_BTD.shape
     own = T // parts
@@ -37,7 +64,11 @@ def logprobs_and_entropy(
 
     @jax.checkpoint
     def some(hidden_BcD: jax.Array, targets_Bc: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = jnp.dot(hidden_BcD, head_DV, preferred_element_type=jnp.float32) / temperature
+        if master_DV is None:
+            logits = jnp.dot(hidden_BcD, head_DV, preferred_element_type=jnp.float32)
+        else:
+            logits = _logits(hidden_BcD, head_DV, master_DV)
+        logits = logits / temperature
         logp = jax.nn.log_softmax(logits, axis=-1)
         entropy = -jnp.sum(jnp.exp(logp) * logp, axis=-1)
         return jnp.take_along_axis(logp, targets_Bc[..., None], axis=-1)[..., 0], entropy
@@ -67,10 +98,13 @@ def _score(
     )  # fmt: skip
     with jax.named_scope("head"):
         head_DV = place(head_kernel_DV(params, config), config.mesh, None, "vocab")
+        master_DV = params["embed"].T if config.tied else params["head"]
+        rounded = head_DV.dtype == jnp.bfloat16 and master_DV.dtype == jnp.float32
         parts = 1 if config.mesh is None else config.mesh.shape["sequence"]
         logp_BT, entropy_BT = logprobs_and_entropy(
-            out.hidden_BTD, head_DV, batch.targets_BT, batch.temperature, parts=parts
-        )
+            out.hidden_BTD, head_DV, batch.targets_BT, batch.temperature,
+            master_DV=master_DV if rounded else None, parts=parts,
+        )  # fmt: skip
     return logp_BT, entropy_BT, out
 
 

@@ -79,7 +79,9 @@ def test_from_time_to_time_all_is_sent_large_files_less_often(
     with mirror.held():
         small, large = mirror.spool / "metrics.jsonl", mirror.spool / "rollouts.jsonl"
         small.write_bytes(b"1\n")
-        large.write_bytes(b"x" * 100 * 2**20)
+        whole = mirror.spool / "rollouts.tmp"  # never sent half written
+        whole.write_bytes(b"x" * 100 * 2**20)
+        whole.rename(large)
         wait_for(lambda: {UNDER + small.name, UNDER + large.name} <= store.objects.keys())
         with small.open("ab") as one, large.open("ab") as two:
             one.write(b"2\n")

@@ -14,7 +14,7 @@ from jax.experimental.pallas import triton as plgpu
 
 from seirenes_jax.errors import ConfigError
 
-WIDE = 64  # columns of a tile, in and out
+DEEP, WIDE = 64, 128  # columns of a tile: summed over, and of the output
 SMALLEST = 16  # rows, and columns, that a tensor core takes
 MOST = 2**31  # addresses are 32 bits wide
 
@@ -77,8 +77,12 @@ def _blocks(sizes_E: jax.Array, rows: int, block: int) -> tuple[jax.Array, jax.A
     return group_G, first_G.astype(jnp.int32), end_G.astype(jnp.int32)
 
 
-def _tile(size: int) -> int:
-    return WIDE if size >= WIDE else max(SMALLEST, pl.next_power_of_2(size))
+def _tile(size: int, most: int) -> int:
+    return min(most, max(SMALLEST, pl.next_power_of_2(size)))
+
+
+def _params(rows: int) -> plgpu.CompilerParams:
+    return plgpu.CompilerParams(num_warps=8 if rows >= 64 else 4, num_stages=2)
 
 
 def _multiply(
@@ -87,7 +91,7 @@ def _multiply(
     """Each group's rows times its kernel, or (turned: rows are [M, F]) the kernel's transpose."""
     (M, D), E = rows_MD.shape, kernels_EDF.shape[0]
     F = kernels_EDF.shape[1 if turned else 2]
-    r, d, f = _block(M, E), _tile(D), _tile(F)
+    r, d, f = _block(M, E), _tile(D, DEEP), _tile(F, WIDE)
     group_G, first_G, end_G = _blocks(sizes_E, M, r)
 
     def program(group_ref, first_ref, end_ref, x_ref, w_ref, out_ref) -> None:  # type: ignore[no-untyped-def]
@@ -123,7 +127,7 @@ def _multiply(
     out_MF: jax.Array = pl.pallas_call(
         program, grid=(group_G.shape[0], pl.cdiv(F, f)),
         out_shape=jax.ShapeDtypeStruct((M, F), rows_MD.dtype), interpret=interpret,
-        compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=2), name="grouped_product",
+        compiler_params=_params(r), name="grouped_product",
     )(group_G, first_G, end_G, rows_MD, kernels_EDF)  # fmt: skip
     return out_MF
 
@@ -133,7 +137,7 @@ def _gather(
 ) -> jax.Array:
     """Each group's rows transposed times their slopes: the gradient of its kernel, [E, D, F]."""
     (M, D), F, E = rows_MD.shape, slope_MF.shape[1], sizes_E.shape[0]
-    r, d, f = max(SMALLEST, min(32, _block(M, E))), _tile(D), _tile(F)
+    r, d, f = min(DEEP, _block(M, E)), _tile(D, WIDE), _tile(F, WIDE)
     end_E = jnp.cumsum(sizes_E).astype(jnp.int32)
     first_E = end_E - sizes_E.astype(jnp.int32)
 
@@ -167,6 +171,6 @@ def _gather(
     out_EDF: jax.Array = pl.pallas_call(
         program, grid=(E, pl.cdiv(D, d), pl.cdiv(F, f)),
         out_shape=jax.ShapeDtypeStruct((E, D, F), rows_MD.dtype), interpret=interpret,
-        compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=2), name="grouped_gradient",
+        compiler_params=_params(d), name="grouped_gradient",
     )(first_E, end_E, rows_MD, slope_MF)  # fmt: skip
     return out_EDF

@@ -108,14 +108,16 @@ def test_the_host_holds_one_tensor_at_a_time(
     largest = 2 * 256 * 2048  # bytes of a feed-forward matrix as it is stored
     stacked = 12 * 2 * largest  # bytes of all of them as they are held
     hf.load(tmp_path / "hf", config, abstract)  # compiles
-    tracemalloc.start()
-    found = hf.load(tmp_path / "hf", config, abstract)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    peaks = []
+    for _ in range(3):  # what other threads of the suite allocate meanwhile is not the loader's
+        tracemalloc.start()
+        found = hf.load(tmp_path / "hf", config, abstract)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
     assert found["layers"]["mlp"]["up"]["kernel"].nbytes == stacked
     small = sum(x.nbytes for x in jax.tree.leaves(found) if x.nbytes <= 2**20)  # those may stay
     room = small + 2 * largest + 3 * reader.READERS * reader.BLOCK + 2**20
-    assert 2 * largest <= peak < room < stacked
+    assert 2 * largest <= min(peaks) < room < stacked
 
 
 def rewrite(
