@@ -15,6 +15,7 @@ from types import FrameType
 
 from seirenes_jax.errors import DONE, FAILED, RESUMABLE, ConfigError, SeirenesError, Stopped
 from seirenes_jax.knobs import Settings
+from seirenes_jax.voice import one_voice
 
 TRAIN_FLAGS: Mapping[str, str | None] = {
     "config": None, "workdir": None, "cache_dir": None, "fork": None, "coordinator": None,
@@ -106,7 +107,7 @@ def guard(main: Callable[[list[str]], int], argv: Sequence[str], *, doc: str = "
     # Only its tokenizers are used here; that torch is absent is nothing to be told about.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
-        with _terminable():
+        with _terminable(), one_voice():
             return main(list(argv))
     except SeirenesError as error:
         return _end(str(error), error.exit_code)

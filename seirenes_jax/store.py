@@ -88,6 +88,9 @@ def reaching(place: Folder) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """An error in one line."""
+    """An error in one line; of a long one the end is kept, too: there stands the reason."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    said = lines[0] if len(lines[0]) <= 300 else f"{lines[0][:150]} ... {lines[0][-150:]}"
+    return f"{type(error).__name__}: {said}"

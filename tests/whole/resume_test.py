@@ -129,7 +129,6 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert mini.read(run) == mini.read(undisturbed)
 
 
-@pytest.mark.long  # a library's own thread may still print its traceback: an open defect
 def test_no_room_left(undisturbed: Path, cache: Path, tmp_path: Path) -> None:
     """A save that fails ends the run with 1 and one message, and takes nothing away."""
     run = tmp_path / "run"
