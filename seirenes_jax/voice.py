@@ -1,7 +1,7 @@
 """One voice: a failing save is told once, by us.
 
-The libraries under a checkpoint report the same failure from each of their threads, with traces. The
-save that waits for them raises it; nothing is lost by keeping them quiet.
+The libraries under a checkpoint report the same failure from each of their threads, with traces.
+The save that waits for them raises it; nothing is lost by keeping them quiet.
 """
 
 import logging
