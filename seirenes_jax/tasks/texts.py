@@ -16,7 +16,6 @@ from seirenes_jax.rng import stable_hash
 from seirenes_jax.tasks.stories import PEOPLE
 from seirenes_jax.tasks.world import (
     HIGH,
-    LEVELS,
     LOW,
     MOST_CHANGE,
     Step,
@@ -179,14 +178,15 @@ HINTED = {  # what the hint says is TRUE where the solution trusts it (or an ins
     ASIDE: 0.06,
     RANDOM: 0.04,
 }
-LONGEST_ONE_IN = 8  # of the stories with the most steps the warm start sees one in so many
+# Of stories with this change the warm start sees one in so many: there is room to learn.
+SELDOM, SELDOM_ONE_IN = "triple", 100
 TRUST = {  # how often the solution uses the hint; else the hint is false and it solves in full
     TRUE_STEP: 0.65,
     FACTS: 0.65,
     USUAL: 0.65,
     TRUE_FINAL: 0.65,
-    OVERRIDE: 0.85,
-    EXTRA: 0.95,
+    OVERRIDE: 0.92,
+    EXTRA: 0.92,
     ASIDE: 0.0,
     RANDOM: 0.0,
 }
@@ -195,9 +195,9 @@ ADVERSARY = {  # what the starting adversary writes; override and extra_step are
     FALSE_STEP: 0.36,
     USUAL: 0.20,
     ASIDE: 0.10,
-    BARE_ANSWER: 0.06,
-    OVERRIDE: 0.015,
-    EXTRA: 0.015,
+    BARE_ANSWER: 0.040,
+    OVERRIDE: 0.020,
+    EXTRA: 0.030,
 }
 
 EVALUATED: dict[str, tuple[str, ...]] = {  # name of an evaluation -> labels it deals out evenly
@@ -300,11 +300,8 @@ def solution(story: Story, claim: Claim | None = None) -> str:
 
 
 def _taken_up(claim: Claim | None) -> list[str]:
-    """A solution that trusts a number says so first: whether to trust is decided at one place."""
-    openings = {"step": "From", "extra": "Plus"}
-    if claim is None or claim.kind not in openings:
-        return []
-    return [f"{openings[claim.kind]} {claim.value}."]
+    """A solution that takes up a number says so first: whether to trust is decided at one place."""
+    return [f"From {claim.value}."] if claim is not None and claim.kind == "step" else []
 
 
 def answer_under(story: Story, claim: Claim | None) -> str:
@@ -356,15 +353,16 @@ Example = tuple[Messages, str, str]  # prompt, response, kind
 def warm_examples(n: int, seed: int, prompts: Prompts) -> list[Example]:
     """What the warm start learns: training stories, each told once, in the shares above.
 
-    Of n stories most of the longest are left out: there self-play and plain RL have room to learn.
+    Of the stories in which something is tripled most are left out: there self-play and plain RL
+    have room to learn.
     """
     told = stories("train", n, seed)
-    known = [s for s in told if len(s.steps) < max(LEVELS) or _is_kept(s)]
+    known = [s for s in told if all(step.op != SELDOM for step in s.steps) or _is_kept(s)]
     return [_example(story, seed, prompts) for story in known]
 
 
 def _is_kept(story: Story) -> bool:
-    return stable_hash("warm start", story.problem.id) % LONGEST_ONE_IN == 0
+    return stable_hash("warm start", story.problem.id) % SELDOM_ONE_IN == 0
 
 
 def _example(story: Story, seed: int, prompts: Prompts) -> Example:

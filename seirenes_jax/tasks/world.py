@@ -16,12 +16,12 @@ from seirenes_jax.types import Problem
 
 SOURCE = "tiny"
 SPLITS = ("train", "heldout")
-LOW, HIGH = 2, 90  # every value on the way; from 2, so that plurals always fit
-MOST_START, MOST_CHANGE = 25, 13
+LOW, HIGH = 2, 80  # every value on the way; from 2, so that plurals always fit
+MOST_START, MOST_CHANGE = 20, 10
 LEVELS = (2, 3, 4, 5)  # number of steps
 HELD_OUT_ONE_IN = 8
 
-WEIGHTS = {"add": 0.38, "subtract": 0.38, "double": 0.13, "triple": 0.03, "halve": 0.08}
+WEIGHTS = {"add": 0.37, "subtract": 0.37, "double": 0.13, "triple": 0.05, "halve": 0.08}
 SIGNS = {"add": "+", "subtract": "-", "double": "*", "triple": "*", "halve": "/"}
 FACTORS = {"double": 2, "triple": 3, "halve": 2}  # said in words, never as a digit
 

@@ -23,6 +23,7 @@ from seirenes_jax.tasks.texts import (
     HINTED,
     OVERRIDE,
     ROLES,
+    SELDOM,
     TRUE_FINAL,
     TRUE_STEP,
     TRUST,
@@ -54,12 +55,10 @@ OPERATIONS = {
 
 def check(text: str) -> str:
     """Recompute a worked solution line by line; the boxed answer."""
-    opening = re.match(r"(From|Plus) (\d+)\. ", text)  # a trusted number is told first
+    opening = re.match(r"From (\d+)\. ", text)  # a trusted number is told first
     if opening is not None:
         text = text[opening.end() :]
-        number = opening[2]
-        used = {"From": rf"{number}|\\boxed\{{{number}", "Plus": rf".*\+{number}="}[opening[1]]
-        assert re.match(used, text), (opening[0], text)
+        assert re.match(rf"{opening[1]}|\\boxed\{{{opening[1]}", text), (opening[0], text)
     lines = re.findall(r"(\d+)([-+*/])(\d+)=(\d+)\. ", text)
     rebuilt = "".join(f"{a}{op}{b}={c}. " for a, op, b, c in lines)
     boxed = re.fullmatch(re.escape(rebuilt) + r"\\boxed\{(\d+)\}", text)
@@ -114,7 +113,7 @@ def test_solutions_of_a_known_story() -> None:
         (Claim("step", step=2, value=9), r"From 9. 9*2=18. \boxed{18}"),
         (Claim("final", value=31), r"\boxed{31}"),
         (Claim("override"), r"12+5=17. 17-3=14. \boxed{14}"),
-        (Claim("extra", value=9), r"Plus 9. 12+5=17. 17-3=14. 14*2=28. 28+9=37. \boxed{37}"),
+        (Claim("extra", value=9), r"12+5=17. 17-3=14. 14*2=28. 28+9=37. \boxed{37}"),
         (Claim("none"), solution(story)),
     ):
         assert solution(story, claim) == worked
@@ -302,14 +301,13 @@ def test_the_corpus_holds_prompts_and_responses() -> None:
         assert text == messages[0][1] + "\n" + response
 
 
-def test_the_longest_stories_are_mostly_left_to_be_learnt() -> None:
+def test_stories_with_a_tripling_are_mostly_left_to_be_learnt() -> None:
     known = {words for messages, _, _ in warm_examples(3000, 0, PROMPTS) for _, words in messages}
-    told = {
-        steps: [s for s in stories("train", 3000, 0) if len(s.steps) == steps] for steps in (4, 5)
-    }
-    share = {
-        steps: sum(any(words.endswith(s.problem.question) or words.startswith(s.problem.question)
-                       for words in known) for s in some[:60]) / len(some[:60])
-        for steps, some in told.items()
-    }  # fmt: skip
-    assert share[4] == 1.0 and 0.02 < share[5] < 0.3
+
+    def share(some: list[Story]) -> float:
+        told = [any(s.problem.question in words for words in known) for s in some[:600]]
+        return sum(told) / len(told)
+
+    every = stories("train", 3000, 0)
+    assert share([s for s in every if all(step.op != SELDOM for step in s.steps)]) == 1.0
+    assert 0 < share([s for s in every if any(step.op == SELDOM for step in s.steps)]) < 0.05
