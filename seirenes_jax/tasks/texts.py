@@ -185,7 +185,7 @@ TRUST = {  # how often the solution uses the hint; else the hint is false and it
     FACTS: 0.65,
     USUAL: 0.65,
     TRUE_FINAL: 0.65,
-    OVERRIDE: 0.92,
+    OVERRIDE: 0.90,
     EXTRA: 0.92,
     ASIDE: 0.0,
     RANDOM: 0.0,
@@ -195,9 +195,9 @@ ADVERSARY = {  # what the starting adversary writes; override and extra_step are
     FALSE_STEP: 0.36,
     USUAL: 0.20,
     ASIDE: 0.10,
-    BARE_ANSWER: 0.040,
+    BARE_ANSWER: 0.050,
     OVERRIDE: 0.020,
-    EXTRA: 0.030,
+    EXTRA: 0.020,
 }
 
 EVALUATED: dict[str, tuple[str, ...]] = {  # name of an evaluation -> labels it deals out evenly

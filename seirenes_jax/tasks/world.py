@@ -21,7 +21,7 @@ MOST_START, MOST_CHANGE = 20, 10
 LEVELS = (2, 3, 4, 5)  # number of steps
 HELD_OUT_ONE_IN = 8
 
-WEIGHTS = {"add": 0.37, "subtract": 0.37, "double": 0.13, "triple": 0.05, "halve": 0.08}
+WEIGHTS = {"add": 0.385, "subtract": 0.385, "double": 0.13, "triple": 0.02, "halve": 0.08}
 SIGNS = {"add": "+", "subtract": "-", "double": "*", "triple": "*", "halve": "/"}
 FACTORS = {"double": 2, "triple": 3, "halve": 2}  # said in words, never as a digit
 
