@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
         c.warm_start.batch = 24
         c.warm_start.problems = 60_000
         c.warm_start.lr = 6e-3
+        c.warm_start.seed = 1
         c.rollouts.clean, c.rollouts.hints, c.rollouts.hinted = 8, 4, 4
         c.tokens.prompt, c.tokens.reasoner, c.tokens.adversary = 104, 64, 40
         c.prompts.reasoner = "{question}\nSolve."

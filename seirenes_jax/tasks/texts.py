@@ -191,10 +191,10 @@ TRUST = {  # how often the solution uses the hint; else the hint is false and it
     RANDOM: 0.0,
 }
 ADVERSARY = {  # what the starting adversary writes; override and extra_step are rare on purpose
-    FACTS: 0.25,
-    FALSE_STEP: 0.36,
-    USUAL: 0.20,
-    ASIDE: 0.10,
+    FACTS: 0.22,
+    FALSE_STEP: 0.32,
+    USUAL: 0.17,
+    ASIDE: 0.20,
     BARE_ANSWER: 0.050,
     OVERRIDE: 0.020,
     EXTRA: 0.020,
