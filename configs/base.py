@@ -29,6 +29,13 @@ def get_config() -> ConfigDict:
     m.moe = "auto"  # grouped products: by platform | plain (reference) | mosaic (TPU) | triton
     m.balance = 1.0  # experts' balance loss, times the model's own weight for it; 0 = off [D]
     m.replay_routes = True  # training uses the experts that decoding chose [D]
+    # Low-rank adapters: they alone are trained and saved, in float32. What they stand on stays as
+    # it is, in model.dtype.
+    m.lora = ConfigDict()
+    m.lora.rank = 0  # of every adapter; 0 = every weight is trained
+    m.lora.alpha = 32.0  # an adapter's part is multiplied by alpha / rank [D]
+    # Of q, k, v, o, gate, up, down; experts have none: then q,k,v,o.
+    m.lora.targets = ("q", "k", "v", "o", "gate", "up", "down")
     m.shape = s = ConfigDict()  # read only where model.path is empty
     s.layers = 3
     s.width = 64
@@ -132,6 +139,9 @@ def get_config() -> ConfigDict:
     o.b2 = 0.95
     o.eps = 1e-8
     o.clip = 1.0  # global gradient norm
+    # What both moments are kept in: float32 | bfloat16, rounded to the nearest after each update;
+    # 2 bytes a parameter less for each, where memory is short [D]
+    o.moments = "float32"
 
     c.sampler = d = ConfigDict()
     d.slots = 64  # sequences decoded together

@@ -1,10 +1,10 @@
-"""Qwen3-30B-A3B, every weight trained, on DAPO-Math-17k. One variant a machine; docs/plans.md has
-the plan of each.
+"""Qwen3-30B-A3B, every weight trained, on DAPO-Math-17k. One variant a machine, which its docstring
+names; docs/plans.md has the plan of each.
 
     python launch/plan.py --config=configs/qwen30b.py:v5e --topology=v5e:16x16
     python launch/train.py --config=configs/qwen30b.py:v5e --coordinator=auto   # on every host
 
-Its 57 GiB in bfloat16 fit no single host of v5e: there an island has two.
+Its 57 GiB in bfloat16 fit no single host of v5e or v6e: there an island has several.
 """
 
 from ml_collections import ConfigDict
@@ -24,25 +24,45 @@ def get_config(variant: str) -> ConfigDict:
 
 
 def v5e(c: ConfigDict) -> None:
-    """TPU v5e, 16x16: 256 chips of 16 GiB, 64 hosts."""
+    """TPU v5e, 16x16: 256 chips of 16 GiB, 64 hosts; an island has 4 of them.
+
+        python launch/plan.py --config=configs/qwen30b.py:v5e --topology=v5e:16x16
+
+    Plan: not made yet.
+    """
     c.mesh.fsdp, c.mesh.expert, c.batch.rows = 128, 2, 256
     c.decode.hosts, c.decode.tensor, c.decode.expert, c.sampler.slots = 4, 4, 4, 32
 
 
 def v5p(c: ConfigDict) -> None:
-    """TPU v5p, 4x4x4: 64 chips of 95 GiB, 16 hosts."""
+    """TPU v5p, 4x4x4: 64 chips of 95 GiB, 16 hosts.
+
+        python launch/plan.py --config=configs/qwen30b.py:v5p --topology=v5p:4x4x4
+
+    Plan: not made yet.
+    """
     c.mesh.fsdp, c.mesh.expert, c.batch.rows = 32, 2, 64
     c.decode.tensor, c.decode.expert, c.sampler.slots = 2, 2, 64
 
 
 def v6e(c: ConfigDict) -> None:
-    """TPU v6e, 8x8: 64 chips of 32 GiB, 16 hosts."""
+    """TPU v6e, 8x8: 64 chips of 32 GiB, 16 hosts; an island has 2 of them.
+
+        python launch/plan.py --config=configs/qwen30b.py:v6e --topology=v6e:8x8
+
+    Plan: not made yet.
+    """
     c.mesh.fsdp, c.mesh.expert, c.batch.rows = 32, 2, 64
     c.decode.hosts, c.decode.tensor, c.decode.expert, c.sampler.slots = 2, 4, 2, 32
 
 
 def h200x8(c: ConfigDict) -> None:
-    """8 H200 of one host. Training fills 109.9 GiB of a GPU."""
+    """8 H200 of one host, the smallest that does it.
+
+        python launch/plan.py --config=configs/qwen30b.py:h200x8 --topology=h200:8
+
+    Plan: not made yet.
+    """
     c.mesh.fsdp, c.mesh.expert, c.batch.rows = 4, 2, 8
     c.decode.tensor, c.decode.expert, c.sampler.slots = 4, 2, 64
 

@@ -1,5 +1,5 @@
-"""Qwen2.5-7B, every weight trained, on DAPO-Math-17k. One variant a machine; docs/plans.md has the
-plan of each.
+"""Qwen2.5-7B on DAPO-Math-17k, every weight trained or adapters (lora_*). One variant a machine,
+which its docstring names; docs/plans.md has the plan of each.
 
     python launch/plan.py --config=configs/qwen7b.py:v5e --topology=v5e:8x8
     python launch/train.py --config=configs/qwen7b.py:v5e --coordinator=auto   # on every host
@@ -23,29 +23,128 @@ def get_config(variant: str) -> ConfigDict:
     return c
 
 
+def adapters(c: ConfigDict) -> None:
+    """What every variant of adapters has."""
+    c.model.lora.rank = 32
+    c.optimizer.lr = 1e-5
+
+
 def v5e(c: ConfigDict) -> None:
-    """TPU v5e, 8x8: 64 chips of 16 GiB, 16 hosts."""
+    """Every weight on TPU v5e, 8x8: 64 chips of 16 GiB, 16 hosts.
+
+        python launch/plan.py --config=configs/qwen7b.py:v5e --topology=v5e:8x8
+
+    Plan: not made yet.
+    """
     c.mesh.fsdp, c.batch.rows = 64, 64
     c.decode.tensor, c.sampler.slots = 4, 16
 
 
 def v5p(c: ConfigDict) -> None:
-    """TPU v5p, 2x2x4: 16 chips of 95 GiB, 4 hosts."""
+    """Every weight on TPU v5p, 2x2x4: 16 chips of 95 GiB, 4 hosts.
+
+        python launch/plan.py --config=configs/qwen7b.py:v5p --topology=v5p:2x2x4
+
+    Plan: not made yet.
+    """
     c.mesh.fsdp, c.batch.rows = 16, 32
-    c.decode.tensor, c.sampler.slots = 1, 64
+    c.decode.tensor, c.sampler.slots = 1, 256
 
 
 def v6e(c: ConfigDict) -> None:
-    """TPU v6e, 4x4: 16 chips of 32 GiB, 4 hosts."""
+    """Every weight on TPU v6e, 4x4: 16 chips of 32 GiB, 4 hosts.
+
+        python launch/plan.py --config=configs/qwen7b.py:v6e --topology=v6e:4x4
+
+    Plan: not made yet.
+    """
     c.mesh.fsdp, c.batch.rows = 16, 16
-    c.decode.tensor, c.sampler.slots = 4, 32
+    c.decode.tensor, c.sampler.slots = 4, 64
 
 
 def gpu8(c: ConfigDict) -> None:
-    """8 H100 or H200 of one host."""
+    """Every weight on 8 H100 or H200 of one host.
+
+        python launch/plan.py --config=configs/qwen7b.py:gpu8 --topology=h100:8
+
+    Plan: not made yet.
+    """
     c.mesh.fsdp, c.batch.rows = 8, 8
-    c.decode.tensor, c.sampler.slots = 1, 128
+    c.decode.tensor, c.sampler.slots = 1, 256
 
 
-MACHINES = {"v5e": v5e, "v5p": v5p, "v6e": v6e, "gpu8": gpu8}
+def h200(c: ConfigDict) -> None:
+    """Every weight on one H200; moments in bfloat16, else they do not fit.
+
+        python launch/plan.py --config=configs/qwen7b.py:h200 --topology=h200:1
+
+    Plan: not made yet.
+    """
+    c.optimizer.moments = "bfloat16"
+    c.batch.rows, c.sampler.slots = 1, 64
+
+
+def lora_v5e(c: ConfigDict) -> None:
+    """Adapters on TPU v5e, 2x4: 8 chips of 16 GiB, 2 hosts.
+
+        python launch/plan.py --config=configs/qwen7b.py:lora_v5e --topology=v5e:2x4
+
+    Plan: not made yet.
+    """
+    adapters(c)
+    c.mesh.fsdp, c.batch.rows = 8, 8
+    c.decode.tensor, c.sampler.slots = 4, 16
+
+
+def lora_v6e(c: ConfigDict) -> None:
+    """Adapters on TPU v6e, 2x4: 8 chips of 32 GiB, 2 hosts.
+
+        python launch/plan.py --config=configs/qwen7b.py:lora_v6e --topology=v6e:2x4
+
+    Plan: not made yet.
+    """
+    adapters(c)
+    c.mesh.fsdp, c.batch.rows = 8, 8
+    c.decode.tensor, c.sampler.slots = 4, 64
+
+
+def lora_h200(c: ConfigDict) -> None:
+    """Adapters on one H200.
+
+        python launch/plan.py --config=configs/qwen7b.py:lora_h200 --topology=h200:1
+
+    Plan: not made yet.
+    """
+    adapters(c)
+    c.batch.rows, c.sampler.slots = 4, 128
+
+
+def lora_h100(c: ConfigDict) -> None:
+    """Adapters on one GPU of 80 GB, an H100 or the like.
+
+        python launch/plan.py --config=configs/qwen7b.py:lora_h100 --topology=h100:1
+
+    Plan: not made yet.
+    """
+    adapters(c)
+    c.batch.rows, c.sampler.slots = 2, 64
+
+
+def lora_24g(c: ConfigDict) -> None:
+    """Adapters on one GPU of 24 GB: an L4, the smallest of them, or the like. Short answers.
+
+        python launch/plan.py --config=configs/qwen7b.py:lora_24g --topology=l4:1
+
+    Plan: not made yet.
+    """
+    adapters(c)
+    c.tokens.prompt, c.tokens.reasoner, c.tokens.adversary = 1024, 3072, 1024
+    c.batch.row_tokens = 4096
+    c.batch.rows, c.sampler.slots = 1, 8
+
+
+MACHINES = {
+    "v5e": v5e, "v5p": v5p, "v6e": v6e, "gpu8": gpu8, "h200": h200, "lora_v5e": lora_v5e,
+    "lora_v6e": lora_v6e, "lora_h200": lora_h200, "lora_h100": lora_h100, "lora_24g": lora_24g,
+}  # fmt: skip
 VARIANTS = tuple(MACHINES)

@@ -45,6 +45,7 @@ class Options:
     n: int
     per_request: int
     endpoint: Endpoint  # url and model are put in once they are known
+    max_context: int | None  # of our own server; None: as it thinks best
     purse: Purse
     expect_tokens: int | None
     workers: int
@@ -88,9 +89,12 @@ def answering(options: Options) -> Iterator[Endpoint]:
     """The endpoint that was given, or our own server for as long as it is needed."""
     where, empty = options.where, options.endpoint
     if where.folder is not None:
-        with serving(where.folder, options.out / "server.log") as (model, url):
+        log = options.out / "server.log"
+        with serving(
+            where.folder, log, name=where.model, max_context=options.max_context
+        ) as (model, url):
             say(f"serving {model} at {url}", sys.stderr)
-            yield replace(empty, url=url, model=where.model or model)
+            yield replace(empty, url=url, model=model)
         return
     assert where.url is not None
     given = replace(empty, url=where.url, model=where.model or "")

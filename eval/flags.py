@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eval import pins
 from eval.client import Sampling, base_url
@@ -14,6 +15,8 @@ from seirenes_jax.analysis import read_config
 from seirenes_jax.errors import ConfigError
 from seirenes_jax.hints import FRAMES
 from seirenes_jax.knobs import Prompts
+from seirenes_jax.types import ADVERSARY as ADVERSARY_ROLE
+from seirenes_jax.types import REASONER as REASONER_ROLE
 
 Flags = Mapping[str, str | None]
 
@@ -27,7 +30,7 @@ WHAT: Flags = {
 }  # fmt: skip
 HOW: Flags = {
     "n": "1", "per_request": "8", "temperature": "0.6", "top_p": "0.95", "top_k": "0",
-    "max_tokens": "8192", "seed": "0", "api": "chat", "tokens_key": "max_tokens", "extra": "{}",
+    "max_tokens": None, "seed": "0", "api": "chat", "tokens_key": "max_tokens", "extra": "{}",
     "prompt": None, "position": None, "frame": None,
 }  # fmt: skip
 PACE: Flags = {
@@ -37,6 +40,8 @@ PACE: Flags = {
 }  # fmt: skip
 RESERVED = ("model", "messages", "prompt", "n", "seed", "stream", "stream_options")
 ABSOLUTE_LIMIT = 1e15
+USUAL_TOKENS = {REASONER_ROLE: 8192, ADVERSARY_ROLE: 2048}
+PROMPT_TOKENS = 2048  # room for a prompt where nothing says how long they are
 
 
 def number(flags: Flags, name: str, low: float, high: float = ABSOLUTE_LIMIT) -> float:
@@ -76,7 +81,38 @@ def one_of(flags: Flags, name: str, allowed: tuple[str, ...]) -> str:
     return str(value)
 
 
-def sampling(flags: Flags) -> Sampling:
+def max_tokens(flags: Flags, role: str) -> int:
+    """As told; else as this role had in training; else the usual."""
+    if flags["max_tokens"] is not None:
+        return whole(flags, "max_tokens", 1)
+    stored = _stored(flags)
+    return USUAL_TOKENS[role] if stored is None else int(stored["tokens"][role])
+
+
+def max_context(flags: Flags, tokens: int) -> int | None:
+    """Room our own server needs for prompts and answers; None where it knows best."""
+    if flags["hf"] is not None:
+        return PROMPT_TOKENS + tokens
+    stored = _stored(flags)
+    if stored is None or flags["max_tokens"] is None:
+        return None
+    return int(stored["tokens"]["prompt"]) + tokens
+
+
+def _stored(flags: Flags) -> Mapping[str, Any] | None:
+    """The config of the run that is evaluated."""
+    if flags["checkpoint"] is None:
+        return None
+    config = read_config(Path(flags["checkpoint"]))
+    if config is None:
+        raise ConfigError(
+            f"--checkpoint: got {flags['checkpoint']!r}; wanted a run folder (it has "
+            "config.json). A folder of weights goes with --hf"
+        )
+    return config
+
+
+def sampling(flags: Flags, role: str) -> Sampling:
     """What every request asks for."""
     text = flags["extra"] or "{}"
     try:
@@ -92,7 +128,7 @@ def sampling(flags: Flags) -> Sampling:
         temperature=number(flags, "temperature", 0, 10),
         top_p=number(flags, "top_p", 1e-9, 1),
         top_k=whole(flags, "top_k", 0),
-        max_tokens=whole(flags, "max_tokens", 1),
+        max_tokens=max_tokens(flags, role),
         seed=whole(flags, "seed", 0),
         api=one_of(flags, "api", ("chat", "completions")),
         tokens_key=one_of(flags, "tokens_key", ("max_tokens", "max_completion_tokens")),
@@ -118,15 +154,8 @@ def wanted(flags: Flags) -> Wanted:
 
 def prompts(flags: Flags) -> Prompts:
     """As told; else as the run was trained; else the usual ones."""
-    stored: Mapping[str, str] = {}
-    if flags["checkpoint"] is not None:
-        config = read_config(Path(flags["checkpoint"]))
-        if config is None:
-            raise ConfigError(
-                f"--checkpoint: got {flags['checkpoint']!r}; wanted a run folder (it has "
-                "config.json). A folder of weights goes with --hf"
-            )
-        stored = config["prompts"]
+    config = _stored(flags)
+    stored: Mapping[str, str] = {} if config is None else config["prompts"]
     usual = {"prompt": REASONER, "position": "append", "frame": "hint"}
     keys = {"prompt": "reasoner", "position": "position", "frame": "frame"}
     chosen = {

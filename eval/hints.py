@@ -38,12 +38,13 @@ from seirenes_jax.cli import guard, need, parse
 from seirenes_jax.errors import DONE, ConfigError
 from seirenes_jax.hints import check_gates
 from seirenes_jax.knobs import Hints
+from seirenes_jax.types import ADVERSARY
 
 GATES = ("tag", "length", "boxed", "leak", "override", "copy")
 COPY_SHARE = 0.8
 BUILD: Mapping[str, str | None] = {
     **FLAGS, "from": None, "k": "4", "tries": "4", "bank": None, "gates": None, "min_hint": None,
-    "max_hint": None, "max_tokens": "2048", "temperature": "1", "top_p": "1",
+    "max_hint": None, "temperature": "1", "top_p": "1",
 }  # fmt: skip
 ATTACK: Mapping[str, str | None] = {**FLAGS, "bank": None}
 
@@ -66,7 +67,8 @@ def build(argv: list[str]) -> int:
         )
     flags = {**flags, of: source, "out": str(out.with_suffix("")) + ".parts"}
     recipe = Recipe(k, read.whole(flags, "tries", 1), _rules(flags))
-    return by_adversary(out, options(flags, command), load_all(read.wanted(flags)), recipe)
+    chosen = options(flags, command, ADVERSARY)
+    return by_adversary(out, chosen, load_all(read.wanted(flags)), recipe)
 
 
 def _problems(flags: Mapping[str, str | None], bank: list[Hint] | None) -> list[Dataset]:

@@ -34,9 +34,14 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 
 @contextmanager
-def serving(model: str, log: Path, *, serve: Path = SERVE) -> Iterator[tuple[str, str]]:
+def serving(
+    model: str, log: Path, *, name: str | None = None, max_context: int | None = None,
+    serve: Path = SERVE,
+) -> Iterator[tuple[str, str]]:  # fmt: skip
     """Start `launch/serve.py`; gives (model name, url) once it is ready."""
     command = [sys.executable, "-c", TIED, str(serve), f"--model={model}", "--port=0"]
+    command += [] if name is None else [f"--name={name}"]
+    command += [] if max_context is None else [f"--max_context={max_context}"]
     spoken = log.with_suffix(".out")
     with saving(log), spoken.open("wb") as out, log.open("ab") as err:
         child = subprocess.Popen(

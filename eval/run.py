@@ -36,6 +36,7 @@ from eval.folder import command_line
 from eval.load import load_all
 from seirenes_jax.cli import guard, need, parse
 from seirenes_jax.errors import ConfigError
+from seirenes_jax.types import REASONER
 
 FLAGS: Mapping[str, str | None] = {
     **read.WHERE, **read.WHAT, **read.HOW, **read.PACE, "hints": None, "out": None,
@@ -43,10 +44,12 @@ FLAGS: Mapping[str, str | None] = {
 SWITCHES = ("regrade", "stream", "fallback", "skip_probe")
 
 
-def options(flags: Mapping[str, str | None], command: str) -> Options:
+def options(
+    flags: Mapping[str, str | None], command: str, role: str = REASONER
+) -> Options:
     """All flags of a command, read and checked."""
     where = read.where(flags)
-    sampling = read.sampling(flags)
+    sampling = read.sampling(flags, role)
     expect = None if flags["expect_tokens"] is None else read.whole(flags, "expect_tokens", 1)
     return Options(
         out=Path(need(flags, "out")),
@@ -64,6 +67,7 @@ def options(flags: Mapping[str, str | None], command: str) -> Options:
             stream=flags["stream"] is not None,
             concurrency=read.whole(flags, "concurrency", 1, 4096),
         ),
+        max_context=read.max_context(flags, sampling.max_tokens),
         purse=Purse(
             read.number(flags, "price_in", 0), read.number(flags, "price_out", 0),
             read.maybe(flags, "max_cost_usd", 0),

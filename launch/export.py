@@ -1,12 +1,15 @@
 """Write a run's weights as a Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load.
 
   python launch/export.py --run=runs/tiny --out=exported
+  python launch/export.py --run=runs/lora --out=adapter --adapter
   python launch/export.py --run=runs/tiny --step=100 --out=exported --prove
 
   --run=RUN   a run folder; gs://bucket/run works too
   --out=DIR   the folder to write; it appears when it is whole. gs://bucket/folder works too:
               there config.json comes last
   --step=N    the step whose checkpoint to take; default the newest
+  --adapter   of a run with model.lora.rank > 0: its adapters alone, as PEFT loads them onto the
+              base; without it they are merged
   --prove     read the folder back, compare every weight bit for bit with the checkpoint,
               and write DIR/proof.json
 
@@ -26,7 +29,7 @@ FLAGS = {"run": None, "step": None, "out": None}
 
 
 def main(argv: list[str]) -> int:
-    flags, _ = parse(argv, flags=FLAGS, switches=("prove",))
+    flags, _ = parse(argv, flags=FLAGS, switches=("adapter", "prove"))
     run, out = store.at(need(flags, "run")), need(flags, "out")
     step = flags["step"]
     if step is not None and not step.isdigit():
@@ -36,10 +39,12 @@ def main(argv: list[str]) -> int:
     from seirenes_jax import proof
 
     folder = store.reached(out, "--out")
-    taken = proof.export_run(run, folder, step=None if step is None else int(step))
+    adapter = bool(flags["adapter"])
+    number = None if step is None else int(step)
+    taken = proof.export_run(run, folder, step=number, adapter=adapter)
     print(f"step {taken} of {run} is in {out}")
     if flags["prove"]:
-        count = proof.prove(run, folder, step=taken)
+        count = proof.prove(run, folder, step=taken, adapter=adapter)
         print(f"{folder / 'proof.json'}: {count} weights, equal bit for bit")
     return 0
 

@@ -1,7 +1,7 @@
 """Will it fit, and how fast could it be? Answered before a device is touched, or paid for.
 
   python launch/plan.py --config=configs/qwen4b.py:v5e --topology=v5e:8x8
-  python launch/plan.py --config=configs/qwen7b.py:h200 --topology=h200:8 --json=plan.json
+  python launch/plan.py --config=configs/qwen7b.py:h200 --topology=h200:1 --json=plan.json
   python launch/plan.py --config=configs/qwen4b.py:v5e --topology=v5e:8x8 --config.batch.rows=128
 
 Compiles the programs of a step for that machine, on any Linux CPU, with its own compiler: pip
@@ -9,7 +9,7 @@ install "jax[tpu]" for TPUs, "jax[cuda13]" for GPUs. Without it the answer is we
 
   --config=FILE[:VARIANT]  a file of configs/
   --config.PATH=VALUE      one knob
-  --topology=NAME          v5e:8x8, v5p:2x2x4, v6e:4x4, v4:2x2x4, h100:8, h200:8, h200:1, ...
+  --topology=NAME          v5e:8x8, v5p:2x2x4, v6e:4x4, v4:2x2x4, h100:8, h200:1, l4:1, ...
   --json=FILE              the answer as JSON
   --cache_dir=DIR          what was compiled before; default $SEIRENES_CACHE, else
                            ~/.cache/seirenes_jax

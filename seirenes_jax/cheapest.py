@@ -36,6 +36,12 @@ def _slots(s: Settings) -> Iterator[Change]:
         yield {"sampler.slots": s.sampler.slots // 2}
 
 
+def _moments(s: Settings) -> Iterator[Change]:
+    """Moments of half the size, rounded after each update."""
+    if s.optimizer.moments != "bfloat16" and not s.model.lora.rank:
+        yield {"optimizer.moments": "bfloat16"}
+
+
 def _decode_tensor(s: Settings) -> Iterator[Change]:
     """A copy of the weights over twice as many devices."""
     yield {"decode.tensor": 2 * s.decode.tensor}
@@ -65,7 +71,7 @@ def _tokens(s: Settings) -> Iterator[Change]:
 
 # What costs least comes first.
 KNOBS: tuple[Callable[[Settings], Iterator[Change]], ...] = (
-    _rows, _remat, _slots, _decode_tensor, _sequence, _hosts, _tokens,
+    _rows, _remat, _slots, _moments, _decode_tensor, _sequence, _hosts, _tokens,
 )  # fmt: skip
 
 
@@ -86,7 +92,7 @@ def cheapest_change(
             return f"{flags} (estimated; plan it to be sure)"
     return (
         "no knob tried here is enough on this machine: batch.rows, model.remat, sampler.slots, "
-        "decode.*, mesh.sequence, tokens.reasoner; take a larger one"
+        "optimizer.moments, decode.*, mesh.sequence, tokens.reasoner; take a larger one"
     )
 
 

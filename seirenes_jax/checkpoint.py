@@ -7,10 +7,12 @@ checkpoint from a damaged one and fall back to the one before.
 
 import errno
 import gc
+import json
 import math
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +24,7 @@ import orbax.checkpoint as ocp
 
 from seirenes_jax.errors import CheckpointError, ConfigError, SaveError
 from seirenes_jax.packing import packed, unpacked
+from seirenes_jax.rng import stable_hash
 from seirenes_jax.store import Folder, at, first_line, is_remote
 
 # What reading a truncated, flipped or missing file raises. A device out of memory is none of these.
@@ -194,12 +197,7 @@ class Checkpoints:
 
 def load_params(folder: Folder, abstract_params: Any, step: int | None) -> tuple[int, Any]:
     """Weights alone, of one step or (None) of the newest, whatever else was saved with them."""
-    # It may be a live run's folder: nothing is written and nothing cleaned up.
-    options = ocp.CheckpointManagerOptions(create=False, save_root_metadata=False)
-    path = _place(folder)
-    if not path.is_dir():
-        raise ConfigError(f"no folder of checkpoints: got {str(folder)!r}; wanted RUN/checkpoints")
-    with ocp.CheckpointManager(path, options=options) as manager:
+    with _opened(folder) as manager:
         steps = sorted(manager.all_steps())
         if not steps or step not in (None, *steps):
             raise ConfigError(f"{folder}: no checkpoint of step {step}; it has {steps or 'none'}")
@@ -238,6 +236,29 @@ def _describe(state: Any) -> Leaves:
         path: [list(leaf.shape), leaf.dtype.name, mark]
         for (path, leaf), mark in zip(leaves.items(), prints, strict=True)
     }
+
+
+def digest(arrays: Any) -> str:
+    """Of every bit of a tree of arrays, wherever they live."""
+    return f"{stable_hash(json.dumps(_describe(arrays), sort_keys=True)):016x}"
+
+
+def noted(folder: Folder, step: int) -> dict[str, Any]:
+    """The host's own JSON of one step."""
+    with _opened(folder) as manager:
+        record: dict[str, Any] = _read_host(manager, step)[0]["json"]
+        return record
+
+
+@contextmanager
+def _opened(folder: Folder) -> Iterator[ocp.CheckpointManager]:
+    """To read. It may be a live run's folder: nothing is written and nothing cleaned up."""
+    options = ocp.CheckpointManagerOptions(create=False, save_root_metadata=False)
+    path = _place(folder)
+    if not path.is_dir():
+        raise ConfigError(f"no folder of checkpoints: got {str(folder)!r}; wanted RUN/checkpoints")
+    with ocp.CheckpointManager(path, options=options) as manager:
+        yield manager
 
 
 @jax.jit

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from seirenes_jax import hints
 from seirenes_jax.errors import ConfigError
 from seirenes_jax.games import GAMES
-from seirenes_jax.knobs import Settings
+from seirenes_jax.knobs import LORA_TARGETS, Settings
 from seirenes_jax.settings import lookup
 
 INF = math.inf
@@ -26,13 +26,13 @@ RANGES: Mapping[tuple[float, float], tuple[str, ...]] = {  # both ends belong to
         "streams.resample_rounds", "loss.clip_high", "loss.kl", "optimizer.lr",
         "optimizer.warmup_steps", "optimizer.weight_decay", "warm_start.steps", "warm_start.lr",
         "eval.every", "budget.tokens", "report.rollouts_per_step", "problems.malformed",
-        "model.balance",
+        "model.balance", "model.lora.rank",
     ),
     (0, 1): ("problems.mastered_share", "problems.overlap", "hints.copy_share", "loss.clip_low"),
     (0, math.nextafter(1, 0)): ("optimizer.b1", "optimizer.b2", "advantage.ema_decay"),
     (TINIEST, INF): (
         "sampler.temperature", "loss.tis_cap", "optimizer.eps", "optimizer.clip", "advantage.eps",
-        "judge.deadline_s", "preempt.grace_s", "model.shape.rope_theta",
+        "judge.deadline_s", "preempt.grace_s", "model.shape.rope_theta", "model.lora.alpha",
     ),
 }  # fmt: skip
 
@@ -48,6 +48,7 @@ def check(settings: Settings) -> None:
     hints.adversary_messages("", settings.prompts)
     _check_distribution(settings)
     _check_shape(settings)
+    _check_lora(settings)
     _check_room(settings)
     _check_streams(settings)
     _check_mesh(settings)
@@ -81,6 +82,21 @@ def _check_shape(settings: Settings) -> None:
     if shape.head_dim % 2:
         raise ConfigError(
             f"model.shape.head_dim: got {shape.head_dim}; rotary positions need it even"
+        )
+
+
+def _check_lora(settings: Settings) -> None:
+    lora = settings.model.lora
+    strange = [name for name in lora.targets if name not in LORA_TARGETS]
+    if strange or len({*lora.targets}) != len(lora.targets) or not lora.targets:
+        raise ConfigError(
+            f"model.lora.targets: got {', '.join(map(str, lora.targets)) or 'none'}; wanted some "
+            f"of {', '.join(LORA_TARGETS)}, each once (model.lora.rank=0 is without)"
+        )
+    if lora.rank and settings.model.param_dtype != "float32":
+        raise ConfigError(
+            f"model.param_dtype: got {settings.model.param_dtype}; adapters are trained in "
+            "float32; what they stand on is kept in model.dtype"
         )
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from seirenes_jax.models import ModelConfig, Slots, head_kernel_DV, prefill, step
-from seirenes_jax.sampling import draw, uniforms
+from seirenes_jax.sampling import Wishes, draw, uniforms
 from seirenes_jax.sharding import place, slot_shardings
 from seirenes_jax.state import DecodeState, Params
 
@@ -41,22 +41,11 @@ class Drawn:
     routes_BUNk: jax.Array | None  # uint8, the experts of each *input*; None: no experts
 
 
+@partial(jax.jit, static_argnames=("config", "slots", "columns"))
 def empty(config: ModelConfig, *, slots: int, columns: int) -> DecodeState:
     """No slot live. `columns` must hold prompt + answer + one chunk."""
-
-    def blank() -> DecodeState:
-        return _blank(config, slots=slots, columns=columns)
-
-    if config.mesh is None:
-        return blank()
-    where = slot_shardings(jax.eval_shape(blank), config.mesh)
-    state: DecodeState = jax.jit(blank, out_shardings=where)()
-    return state
-
-
-def _blank(config: ModelConfig, *, slots: int, columns: int) -> DecodeState:
     shape = (config.layers, slots, config.kv_heads, columns, config.head_dim)
-    return DecodeState(
+    state = DecodeState(
         k_NBKSC=jnp.zeros(shape, jnp.dtype(config.dtype)),
         v_NBKSC=jnp.zeros(shape, jnp.dtype(config.dtype)),
         length_B=jnp.zeros(slots, jnp.int32),
@@ -66,6 +55,7 @@ def _blank(config: ModelConfig, *, slots: int, columns: int) -> DecodeState:
         key_B2=jnp.zeros((slots, 2), jnp.uint32),
         live_B=jnp.zeros(slots, bool),
     )
+    return _placed(state, config)
 
 
 @partial(jax.jit, static_argnames=("config",), donate_argnames=("state",))
@@ -116,17 +106,17 @@ def _placed(state: DecodeState, config: ModelConfig) -> DecodeState:
 
 @partial(
     jax.jit,
-    static_argnames=("config", "chunk", "columns", "stop_ids", "top_k", "top_p"),
+    static_argnames=("config", "chunk", "columns", "stop_ids", "filters"),
     donate_argnames=("state",),
 )
 def run_chunk(
-    params: Params, state: DecodeState, temperature: jax.Array, *, config: ModelConfig, chunk: int,
-    columns: int, stop_ids: tuple[int, ...], top_k: int, top_p: float,
+    params: Params, state: DecodeState, wishes: Wishes, *, config: ModelConfig, chunk: int,
+    columns: int, stop_ids: tuple[int, ...], filters: bool,
 ) -> tuple[DecodeState, Drawn]:  # fmt: skip
     """`chunk` tokens for every live slot.
 
     Attends the first `columns` of the past only: the caller picks a bucket that covers every live
-    slot.
+    slot; and says whether any of them `filters` its draws.
     """
     N, B, K, _, C = state.k_NBKSC.shape
     past = (state.k_NBKSC, state.v_NBKSC)
@@ -143,11 +133,12 @@ def run_chunk(
         hidden_BD, fresh, routes_BNk = step(params, config, token_B, view, (k_NBUKC, v_NBUKC))
         with jax.named_scope("head"):
             logits_BV = jnp.dot(hidden_BD, head_DV, preferred_element_type=jnp.float32)
+            # Made in parts, then gathered; else the compiler gathers the head, for every token.
+            logits_BV = place(logits_BV, config.mesh, "rows", "vocab")
         with jax.named_scope("draw"):
             logits_BV = place(logits_BV, config.mesh, "rows", None)  # a draw looks at a whole row
-            new_B, logp_B = draw(
-                logits_BV, uniforms(state.key_B2, drawn_B), temperature, top_k=top_k, top_p=top_p
-            )
+            uniform_B = uniforms(state.key_B2, drawn_B)
+            new_B, logp_B = draw(logits_BV, uniform_B, wishes, filters=filters)
         counted_B = live_B
         drawn_B = drawn_B + live_B.astype(jnp.int32)
         ended_B = jnp.any(new_B[:, None] == stops[None, :], axis=1) | (drawn_B >= state.limit_B)

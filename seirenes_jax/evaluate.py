@@ -131,7 +131,9 @@ class Evaluator:
                 self.hosts.check(self.stop)
                 bar.advance(finished)
 
-            return self.sampler.generate(asks, heard)
+            answers = self.sampler.generate(asks, heard)
+        self.sampler.release()
+        return answers
 
     def _rule(self, name: str, n: int) -> list[str | None]:
         draw = stable_hash("held-out hint", name) % 2**31

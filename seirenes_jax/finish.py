@@ -15,6 +15,7 @@ from seirenes_jax.hosts import first, writes
 from seirenes_jax.knobs import Settings
 from seirenes_jax.layout import LayOut
 from seirenes_jax.mirror import Mirror
+from seirenes_jax.models import join
 from seirenes_jax.progress import Progress
 from seirenes_jax.report import RunLog, before_after_table, write_json
 from seirenes_jax.report_page import write_report
@@ -27,7 +28,7 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
 
 def finish(
     evaluator: Evaluator, params: Params, progress: Progress, *, settings: Settings, log: RunLog,
-    start: Start, clock: Clock, lay_out: LayOut, mirror: Mirror,
+    start: Start, clock: Clock, lay_out: LayOut, mirror: Mirror, base: Params | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure, export, write summary.json and report.html; returns the summary.
 
@@ -48,7 +49,7 @@ def finish(
         progress.tokens["eval"] += evaluator.spent()
         with clock("export"):
             hf.export(
-                params, start.config, weights, tokenizer=start.tokenizer,
+                join(base, params), start.config, weights, tokenizer=start.tokenizer,
                 dtype=settings.model.param_dtype,
             )  # fmt: skip
         summary = {

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from seirenes_jax.knobs import Settings
 from seirenes_jax.models.config import ModelConfig
-from seirenes_jax.programs import Program, Scene, device_bytes
+from seirenes_jax.programs import Program, Scene
 from seirenes_jax.roofline import layer_weights
 from seirenes_jax.sharding import row_parts
 from seirenes_jax.step import HEAD_COLUMNS
@@ -19,12 +19,13 @@ from seirenes_jax.step import HEAD_COLUMNS
 WIDE, NARROW = 4, 2  # bytes of float32, bfloat16
 GIB = 2.0**30
 
-# By phase, in the order of a step, what the loop holds through it. The copy that decodes and its
-# cache stay from one step to the next; those of a frozen adversary and the reference always.
-ALWAYS = ("weights", "moments", "copy", "cache", "reference", "frozen copy", "frozen cache")
+# By phase, in the order of a step, what the loop holds through it. The copy that decodes and the
+# caches are made for the step's answers and let go before its update.
+ALWAYS = ("base", "weights", "moments", "reference", "frozen copy")
+PLAYING = (*ALWAYS, "copy", "cache", "frozen cache")
+LEARNING = (*ALWAYS, "gradient")
 ALIVE: Mapping[str, tuple[str, ...]] = {
-    "layout": ALWAYS, "prefill": ALWAYS, "decode": ALWAYS,
-    "score": (*ALWAYS, "gradient"), "train": (*ALWAYS, "gradient"),
+    "layout": ALWAYS, "prefill": PLAYING, "decode": PLAYING, "score": LEARNING, "train": LEARNING,
 }  # fmt: skip
 
 
@@ -43,12 +44,12 @@ class Judged:
     def resident_gib(self, scene: Scene) -> float:
         """What lives through the phase and is no argument of this program."""
         alive = (name for name in ALIVE[self.phase] if name not in self.held)
-        return sum(device_bytes(scene.arrays[name]) for name in alive if name in scene.arrays) / GIB
+        return sum(scene.sizes[name] for name in alive if name in scene.sizes) / GIB
 
 
 def held_bytes(scene: Scene, program: Program | Judged) -> float:
     """Of a program's arguments, those of size."""
-    return float(sum(device_bytes(scene.arrays[name]) for name in program.held))
+    return float(sum(scene.sizes[name] for name in program.held))
 
 
 def temporary(scene: Scene, program: str) -> float:
@@ -60,11 +61,12 @@ def temporary(scene: Scene, program: str) -> float:
     tokens = rows * settings.batch.row_tokens / sequence
     gathered = _gathered(c, mesh)
     learns = _layer(c, tokens, mesh) + _head(c, rows * sequence, tensor)
-    if program == "layout":
-        return device_bytes(scene.arrays["copy"]) + 2 * NARROW * c.vocab * c.width
+    if program.startswith("lay out"):
+        laid = program.endswith("base") or "base" not in scene.sizes
+        return scene.sizes["copy"] + 2 * NARROW * c.vocab * c.width if laid else 0.0
     if program == "score_step":
         return learns / 3 + gathered
-    gradient = device_bytes(scene.arrays["gradient"])
+    gradient = scene.sizes["gradient"]
     if program == "add_gradient":
         return gradient + _saved(settings, c, tokens, tensor) + learns + 2 * gathered
     if program == "apply_gradient":

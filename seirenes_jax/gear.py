@@ -1,5 +1,6 @@
 """What a run works with, put together before its first step, and where it goes on from."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,28 +8,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
+from seirenes_jax import base as bases
 from seirenes_jax import sharding, streams
 from seirenes_jax.batch import Plan
-from seirenes_jax.checkpoint import Checkpoints
+from seirenes_jax.checkpoint import Checkpoints, digest
 from seirenes_jax.clock import Clock
 from seirenes_jax.data import Order
 from seirenes_jax.evaluate import Evaluator
 from seirenes_jax.games import GAMES
 from seirenes_jax.games.base import Game
-from seirenes_jax.games.seirenes import START
 from seirenes_jax.hosts import Hosts, IslandJudge, players, writes
 from seirenes_jax.knobs import Settings
 from seirenes_jax.layout import LayOut, make_layout
+from seirenes_jax.models import join, split, trained
 from seirenes_jax.models.config import fitted
 from seirenes_jax.optim import make_optimizer
 from seirenes_jax.progress import Progress, from_host
 from seirenes_jax.report import RunLog
 from seirenes_jax.sampler import Sampler
 from seirenes_jax.signals import Stop
-from seirenes_jax.start import Start, begin, leave_model, starting_params
-from seirenes_jax.state import Params, TrainState
+from seirenes_jax.start import Start, abstract_params, begin, leave_model, starting_params
+from seirenes_jax.state import Params, TrainState, abstract_state
 from seirenes_jax.verify.judge import Judge
 
 
@@ -48,7 +50,10 @@ class Gear:
     evaluator: Evaluator
     optimizer: optax.GradientTransformation
     mesh: jax.sharding.Mesh
+    base: Params | None  # what adapters stand on; None: every weight is trained
+    begin_anew: Callable[[], Params]  # makes what is trained as it is at step 0
     reference: Params | None  # starting weights, kept only where KL needs them
+    frozen: Params | None  # the same, to decode, where they write the hints
     log: RunLog
     clock: Clock
     stop: Stop
@@ -56,8 +61,8 @@ class Gear:
 
 def prepare(
     settings: Settings, stack: ExitStack, log: RunLog, *, cache_dir: Any, stop: Stop
-) -> tuple[Gear, TrainState, Progress]:
-    """Everything a step needs, and the state before the first one."""
+) -> tuple[Gear, Progress]:
+    """Everything a step needs but the state, and how things stand before the first one."""
     clock = Clock()
     mesh = sharding.make_mesh(settings.mesh)
     with clock("warm_start"):
@@ -65,8 +70,16 @@ def prepare(
         if writes():
             leave_model(start, log.folder / "model", settings)
     start = replace(start, config=fitted(start.config, settings.model, mesh))
-    params = starting_params(start, settings, log.folder, mesh)
-    lay_out, island = make_layout(params, mesh, settings.decode, dtype=settings.model.dtype)
+
+    def begin_anew() -> Params:
+        if start.config.lora is not None:
+            return bases.first_adapters(start.config, settings.seed, mesh)
+        return starting_params(start, settings, log.folder, mesh)
+
+    base = None
+    if start.config.lora is not None:
+        base = starting_params(start, settings, log.folder, mesh)
+    lay_out, island = _layout(start, settings, mesh, base)
     hosts, tokens = players(settings.decode.hosts, island), settings.tokens
     judge = IslandJudge(stack.enter_context(
         Judge(settings.judge.workers, settings.judge.deadline_s, settings.judge.memory_gib)
@@ -76,8 +89,6 @@ def prepare(
         settings.sampler, seed=settings.seed, prompt_tokens=tokens.prompt,
         answer_tokens=max(tokens.reasoner, tokens.adversary),
     )  # fmt: skip
-    if settings.adversary.policy == "frozen":
-        sampler.load(START, jax.tree.map(jnp.copy, lay_out(params)), 0)
     game, optimizer = GAMES[settings.game], make_optimizer(settings.optimizer, settings.steps)
     gear = Gear(
         settings=settings, start=start, game=game, plan=_plan(settings, game), hosts=hosts,
@@ -87,11 +98,41 @@ def prepare(
         lay_out=lay_out, sampler=sampler, judge=judge,
         evaluator=Evaluator(settings, start, sampler, judge, hosts=hosts, log=log, stop=stop),
         optimizer=optimizer, mesh=mesh, log=log, clock=clock, stop=stop,
-        reference=jax.tree.map(jnp.copy, params) if settings.loss.kl != 0.0 else None,
+        base=base, begin_anew=begin_anew, reference=_reference(settings, base, begin_anew),
+        frozen=lay_out(begin_anew()) if settings.adversary.policy == "frozen" else None,
     )  # fmt: skip
     progress = Progress(streams=streams.empty(game.streams, settings.streams.max_age))
     progress.tokens["warm_start"] = start.warm_tokens
-    return gear, first_state(params, optimizer, mesh), progress
+    progress.base = "" if base is None else digest(base)
+    return gear, progress
+
+
+def _reference(
+    settings: Settings, base: Params | None, begin_anew: Callable[[], Params]
+) -> Params | None:
+    if settings.loss.kl == 0.0:
+        return None
+    return begin_anew() if base is None else base
+
+
+def _layout(
+    start: Start, settings: Settings, mesh: jax.sharding.Mesh, base: Params | None
+) -> tuple[LayOut, jax.sharding.Mesh]:
+    """From what is trained to what decodes. A base is there once wherever decoding wants it as
+    training does; else its other layout comes and goes with that of the adapters."""
+    whole, dtype = abstract_params(start.config, mesh), settings.model.dtype
+    if base is None:
+        return make_layout(whole, mesh, settings.decode, dtype=dtype)
+    below, adapters = split(whole)
+    lay_base, island = make_layout(below, mesh, settings.decode, dtype=dtype)
+    lay_adapters, _ = make_layout(adapters, mesh, settings.decode, dtype=dtype)
+    # A frozen adversary needs it all the time: the live one shares it.
+    laid = lay_base(base) if settings.adversary.policy == "frozen" else None
+
+    def lay_out(params: Params) -> Params:
+        return join(lay_base(base) if laid is None else laid, lay_adapters(params))
+
+    return lay_out, island
 
 
 def _plan(settings: Settings, game: Game) -> Plan:
@@ -105,16 +146,12 @@ def _plan(settings: Settings, game: Game) -> Plan:
 
 
 def first_state(
-    params: Params, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
+    params: Params, optimizer: optax.GradientTransformation, abstract: TrainState
 ) -> TrainState:
-    """Step 0; the optimizer's moments lie as their parameters do, its counters everywhere."""
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    shardings: Any = optax.tree_map_params(
-        optimizer, lambda _, s: s, jax.eval_shape(optimizer.init, params),
-        sharding.param_shardings(params, mesh), transform_non_params=lambda _: everywhere,
-    )  # fmt: skip
-    opt_state = jax.jit(optimizer.init, out_shardings=shardings)(params)
-    return TrainState(put(jnp.int32(0), everywhere), params, opt_state)
+    """Step 0 of these weights, placed as described."""
+    places = jax.tree.map(lambda x: x.sharding, abstract)
+    opt_state = jax.jit(optimizer.init, out_shardings=places.opt_state)(params)
+    return TrainState(put(jnp.int32(0), places.step), params, opt_state)
 
 
 def put(x: Any, where: NamedSharding) -> jax.Array:
@@ -123,20 +160,25 @@ def put(x: Any, where: NamedSharding) -> jax.Array:
 
 
 def restore(
-    checkpoints: Checkpoints, state: TrainState, progress: Progress, log: RunLog
+    checkpoints: Checkpoints, gear: Gear, progress: Progress
 ) -> tuple[TrainState, Progress]:
-    """The newest good checkpoint of this run, else what was given; files are cut back to it."""
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    """The newest good checkpoint of this run, read straight to where it lives, else step 0; files
+    are cut back to it."""
+    log, config = gear.log, gear.start.config
+    abstract = abstract_state(
+        trained(abstract_params(config, gear.mesh), config), gear.optimizer, gear.mesh
     )
     found = checkpoints.restore(abstract)
-    log.cut_back(0 if found is None else found.step)
     if found is None:
+        log.cut_back(0)
         log.event("begun")
-        return state, progress
+        return first_state(gear.begin_anew(), gear.optimizer, abstract), progress
+    stored = from_host(found.host_arrays, found.host_json)
+    bases.refuse_another(stored.base, progress.base, gear.settings.model.path or "its start")
+    log.cut_back(found.step)
     for message in found.messages:
         log.say(message)
         log.event(message)
     log.event(f"goes on after step {found.step}")
     log.say(f"goes on after step {found.step}")
-    return found.state, from_host(found.host_arrays, found.host_json)
+    return found.state, stored

@@ -20,6 +20,13 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Lora:
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     path: str
     shape: Shape
@@ -30,6 +37,7 @@ class Model:
     moe: str
     balance: float
     replay_routes: bool
+    lora: Lora
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +143,7 @@ class Optimizer:
     b2: float
     eps: float
     clip: float
+    moments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +256,8 @@ FREE_ON_RESUME = (
     "decode",
 )  # fmt: skip
 
+LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "game": ("seirenes", "rlvr"),
     "model.dtype": ("float32", "bfloat16"),
@@ -266,4 +277,5 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss.aggregate": ("token", "sequence", "constant"),
     "loss.kl_kind": ("k1", "k2", "k3"),
     "optimizer.schedule": ("constant", "cosine", "linear"),
+    "optimizer.moments": ("float32", "bfloat16"),
 }

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from seirenes_jax import knobs, sharding
 from seirenes_jax.errors import ConfigError
@@ -22,14 +22,19 @@ LayOut = Callable[[Params], Params]
 
 def island_devices(mesh: Mesh, members: int) -> np.ndarray:
     """[islands, devices]: the training mesh's devices, those of `members` processes together."""
-    devices = sorted(mesh.devices.flat, key=lambda device: (device.process_index, device.id))
-    processes = len({device.process_index for device in devices})
+    processes = len({device.process_index for device in mesh.devices.flat})
     if processes % members:
         raise ConfigError(
             f"decode.hosts: got {members}, which does not divide the {processes} processes of this "
             "run"
         )
-    return np.array(devices).reshape(processes // members, -1)
+    return shared_out(mesh, processes // members)
+
+
+def shared_out(mesh: Mesh, islands: int) -> np.ndarray:
+    """[islands, devices], process by process."""
+    devices = sorted(mesh.devices.flat, key=lambda device: (device.process_index, device.id))
+    return np.array(devices).reshape(islands, -1)
 
 
 def decode_mesh(devices: np.ndarray, decode: knobs.Decode) -> Mesh:
@@ -52,17 +57,12 @@ def make_layout(
     islands = island_devices(train_mesh, decode.hosts)
     mine = jax.process_index() // decode.hosts if len(islands) > 1 else 0
     mesh = decode_mesh(islands[mine], decode)
-    target = sharding.param_shardings(abstract_params, mesh)
-    kind = jnp.dtype(dtype)
+    if decodes_as_it_trains(abstract_params, islands, decode, dtype):
+        return _as_they_are, mesh
+    spread = spread_over(abstract_params, islands, decode, dtype)
     if len(islands) == 1:
-        same = train_mesh.devices.size == 1 and all(
-            leaf.dtype == kind for leaf in jax.tree.leaves(abstract_params)
-        )
-        return (_as_they_are if same else jax.jit(_cast_to(kind), out_shardings=target)), mesh
-    # One reshard over all devices with every island alike; then each takes its own shards.
-    sea = Mesh(islands.reshape(-1, *mesh.devices.shape), ("island", *mesh.axis_names))
-    everywhere = jax.tree.map(lambda s: NamedSharding(sea, PartitionSpec(*s.spec)), target)
-    spread = jax.jit(_cast_to(kind), out_shardings=everywhere)
+        return spread, mesh
+    target = sharding.param_shardings(abstract_params, mesh)
 
     def lay_out(params: Params) -> Params:
         return jax.tree.map(_ashore, spread(params), target)
@@ -70,15 +70,42 @@ def make_layout(
     return lay_out, mesh
 
 
-def _as_they_are(params: Params) -> Params:
-    return params
+def decodes_as_it_trains(
+    abstract_params: Params, islands: np.ndarray, decode: knobs.Decode, dtype: str
+) -> bool:
+    """One dtype, and on every device of the one island the same parts: the weights that train are
+    those that decode; nothing is copied."""
+    if len(islands) > 1:
+        return False
+    places = sharding.param_shardings(abstract_params, decode_mesh(islands[0], decode))
+    kind = jnp.dtype(dtype)
+    same = jax.tree.map(
+        lambda leaf, place: leaf.dtype == kind
+        and leaf.sharding.is_equivalent_to(place, len(leaf.shape)),
+        abstract_params, places,
+    )  # fmt: skip
+    return all(jax.tree.leaves(same))
 
 
-def _cast_to(kind: Any) -> LayOut:
+def spread_over(
+    abstract_params: Params, islands: np.ndarray, decode: knobs.Decode, dtype: str
+) -> Any:
+    """The program that casts the weights and lays them out over all devices, every island alike."""
+    shore = decode_mesh(islands[0], decode)
+    places = sharding.param_shardings(abstract_params, shore)
+    if len(islands) > 1:
+        sea = Mesh(islands.reshape(-1, *shore.devices.shape), ("island", *shore.axis_names))
+        places = jax.tree.map(lambda place: NamedSharding(sea, place.spec), places)
+    kind = jnp.dtype(dtype)
+
     def cast(params: Params) -> Params:
         return jax.tree.map(lambda x: x.astype(kind), params)
 
-    return cast
+    return jax.jit(cast, out_shardings=places)
+
+
+def _as_they_are(params: Params) -> Params:
+    return params
 
 
 def _ashore(x: jax.Array, local: NamedSharding) -> jax.Array:

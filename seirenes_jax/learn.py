@@ -10,6 +10,7 @@ from seirenes_jax.batch import lay_out, pack, pieces
 from seirenes_jax.errors import NumbersError
 from seirenes_jax.gear import Gear, put
 from seirenes_jax.masked import Total
+from seirenes_jax.models import without_adapters
 from seirenes_jax.play import Played
 from seirenes_jax.progress import Progress
 from seirenes_jax.state import TrainBatch, TrainState
@@ -58,15 +59,17 @@ def update(
         batch = jax.tree.map(put, micro, sharding.batch_shardings(micro, gear.mesh))
         if loss.rescore:
             batch = batch.replace(
-                logp_old_BT=score_step(state.params, batch, config=config),
+                logp_old_BT=score_step(state.params, batch, config=config, base=gear.base),
                 logp_behaviour_BT=batch.logp_old_BT,
             )
         if loss.kl != 0.0:
             alone = batch.replace(routes=None)  # other weights choose their own experts
-            batch = batch.replace(logp_ref_BT=score_step(gear.reference, alone, config=config))
+            bare = without_adapters(config)
+            batch = batch.replace(logp_ref_BT=score_step(gear.reference, alone, config=bare))
         grads, totals = add_gradient(
-            state.params, grads, batch, config=config, loss=loss, streams=gear.plan.streams
-        )
+            state.params, grads, batch, config=config, loss=loss, streams=gear.plan.streams,
+            base=gear.base,
+        )  # fmt: skip
         found.append(totals)
     bar.close()
     state, applied = apply_gradient(state, grads, optimizer=gear.optimizer)

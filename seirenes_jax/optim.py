@@ -9,15 +9,19 @@ import optax
 from seirenes_jax.errors import ConfigError
 from seirenes_jax.knobs import Optimizer
 
+HALF_STEP = 2.0**-9  # of a number: the most by which bfloat16 rounds it
+ROUNDED_AWAY = 0.1  # of a moment, the most that rounding may add up to
 NOT_DECAYED = ("scale", "bias")  # by name: layers are stacked, so a norm's scale has two axes
 
 
 def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW. Moments are float32 whatever the parameters are."""
+    """Clip by global norm, then AdamW. All of it is computed in float32; what is kept of the
+    moments from one update to the next is rounded to `settings.moments`."""
     if not settings.clip > 0:
         raise ConfigError(
             f"optimizer.clip: got {settings.clip}; wanted a norm above 0 (inf = no clipping)"
         )
+    _check_moments(settings)
     inner = optax.chain(
         optax.clip_by_global_norm(settings.clip),
         optax.adamw(
@@ -29,7 +33,19 @@ def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformat
             mask=decay_mask,
         ),
     )
-    return _in_float32(inner)
+    return _in_float32(inner, kept=jnp.dtype(settings.moments))
+
+
+def _check_moments(settings: Optimizer) -> None:
+    """A moment forgets 1 - b an update, and rounding errors with it: together they stay below
+    HALF_STEP / (1 - b) of it. Where b is near 1 an update moves it by less than it is rounded."""
+    b = max(settings.b1, settings.b2)
+    if settings.moments != "float32" and HALF_STEP / (1 - b) > ROUNDED_AWAY:
+        raise ConfigError(
+            f"optimizer.moments: got {settings.moments} with b1 = {settings.b1} and b2 = "
+            f"{settings.b2}; wanted both at most {1 - HALF_STEP / ROUNDED_AWAY:.2f}, else rounding "
+            "eats what an update changes: lower them or keep float32"
+        )
 
 
 def make_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
@@ -68,19 +84,27 @@ def decay_mask(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Run a transformation in float32 and hand back updates in the dtype of the parameters."""
+def _in_float32(
+    inner: optax.GradientTransformation, *, kept: jnp.dtype
+) -> optax.GradientTransformation:
+    """Run a transformation in float32 and hand back updates in the dtype of the parameters. What
+    its state holds for each parameter is rounded to `kept` in between, to the nearest."""
 
     def widen(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
 
+    def moments_as(dtype: Any, state: Any) -> Any:
+        return optax.tree_map_params(inner, lambda leaf: leaf.astype(dtype), state)
+
     def init(params: Any) -> Any:
-        return inner.init(widen(params))
+        return moments_as(kept, inner.init(widen(params)))
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        wide_state = moments_as(jnp.float32, state)
         # optax raises a float to its integer count, which strict promotion would refuse.
         with jax.numpy_dtype_promotion("standard"):
-            wide, state = inner.update(widen(updates), state, widen(params))
-        return jax.tree.map(lambda u, p: u.astype(p.dtype), wide, params), state
+            wide, state = inner.update(widen(updates), wide_state, widen(params))
+        narrow = jax.tree.map(lambda u, p: u.astype(p.dtype), wide, params)
+        return narrow, moments_as(kept, state)
 
     return optax.GradientTransformation(init, update)

@@ -6,6 +6,7 @@ lives in each phase is added up. Nothing is allocated.
 
 import hashlib
 import json
+import math
 import os
 import re
 import time
@@ -28,7 +29,7 @@ from seirenes_jax.footprint import ALIVE, GIB, Judged, held_bytes, temporary
 from seirenes_jax.knobs import Settings
 from seirenes_jax.models import ModelConfig
 from seirenes_jax.models.config import from_shape
-from seirenes_jax.programs import Program, Scene, count_programs, device_bytes, programs, set_scene
+from seirenes_jax.programs import Program, Scene, count_programs, programs, set_scene
 from seirenes_jax.report import write_text
 from seirenes_jax.start import MAX_POSITIONS, TINY_VOCAB
 from seirenes_jax.topologies import ANALYTIC, CPU, CUDA_AOT, Topology
@@ -74,6 +75,7 @@ def main(argv: Sequence[str]) -> int:
     spec, topology = need(flags, "config"), topologies.parse(need(flags, "topology"))
     settings, _ = config_files.load(spec, overrides)
     check(settings)
+    _check_size(settings, topology)
     cache = folder.cache_dir(flags["cache_dir"] or "") / "plans"
     cache.mkdir(exist_ok=True)
     topologies.get_ready(topology)
@@ -83,6 +85,17 @@ def main(argv: Sequence[str]) -> int:
     if flags["json"] is not None:
         write_text(Path(flags["json"]), json.dumps(answer, indent=1) + "\n")
     return DONE if all(phase["fits"] for phase in answer["phases"]) else FAILED
+
+
+def _check_size(settings: Settings, topology: Topology) -> None:
+    """Devices that nothing is laid on are paid for, too."""
+    sizes = asdict(settings.mesh)
+    used = math.prod(sizes.values())
+    if used < topology.count:
+        raise ConfigError(
+            f"mesh: {' x '.join(sizes)} = {used} devices of the {topology.count} of "
+            f"{topology.name}; wanted all of them: raise mesh.*, or take a smaller machine"
+        )
 
 
 def plan(
@@ -113,7 +126,7 @@ def plan(
         },
         "devices": topology.count, "islands": scene.islands, "copies": copies,
         "parameters": roofline.parameters(model),
-        "arrays_gib": {k: device_bytes(tree) / GIB for k, tree in scene.arrays.items()},
+        "arrays_gib": {name: size / GIB for name, size in scene.sizes.items()},
         "programs": [asdict(one) for one in judged],
         "programs_of_a_run": count_programs(scene),
         "compile_seconds": sum(one.seconds for one in judged),
@@ -146,6 +159,8 @@ def judge(
     means = topologies.how(topology)
     arguments = held_bytes(scene, program)
     which = program.phase, program.name, program.held, means
+    if program.trace is None:
+        return Judged(*which, arguments / GIB, arguments / GIB, 0.0)
     if means == ANALYTIC:
         peak = (arguments + temporary(scene, program.name)) / GIB
         return Judged(*which, peak, arguments / GIB, 0.0)
@@ -250,5 +265,5 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             pass
     if "TPU_LIBRARY_PATH" in os.environ:
-        found["libtpu"] = os.environ["TPU_LIBRARY_PATH"]
+        found["libtpu"] = f"of {Path(os.environ['TPU_LIBRARY_PATH']).stat().st_size} bytes"
     return found

@@ -24,13 +24,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from seirenes_jax import folder, gather, hints, knobs, sharding
+from seirenes_jax.base import first_adapters
 from seirenes_jax.checkpoint import load_params
 from seirenes_jax.cli import guard, parse
 from seirenes_jax.clock import set_up_compile_cache
 from seirenes_jax.errors import DONE, ConfigError
 from seirenes_jax.evaluate import Evaluator, Marks
 from seirenes_jax.hosts import players
-from seirenes_jax.models import ModelConfig, init_params
+from seirenes_jax.models import ModelConfig, init_params, join, trained
 from seirenes_jax.models.config import fitted
 from seirenes_jax.report import RunLog, write_json
 from seirenes_jax.sampler import Sampler
@@ -95,8 +96,16 @@ def crossplay(
         evaluator = Evaluator(
             settings, start, sampler, judge, hosts=players(1, mesh), log=log, stop=stop
         )
-        weights = reader(run / "checkpoints", config, settings.mesh,
-                         lambda: starting_params(start, settings, run, mesh))  # fmt: skip
+        base = None
+        if config.lora is not None:
+            base = starting_params(start, settings, run, mesh)
+
+        def begin_anew() -> Params:
+            if base is None:
+                return starting_params(start, settings, run, mesh)
+            return first_adapters(config, settings.seed, mesh)
+
+        weights = reader(run / "checkpoints", config, settings.mesh, begin_anew, base)
         found = play_all(evaluator, weights, chosen, count, say=log.say)
     write_json(run / "crossplay.json", found)
     gather.draw_crossplay(found, run / "crossplay.png", run.name)
@@ -104,10 +113,12 @@ def crossplay(
 
 
 def reader(
-    checkpoints: Path, config: ModelConfig, mesh: knobs.Mesh, begin_anew: Callable[[], Params]
-) -> Callable[[int], Params]:
-    """Weights of a step. The start comes from its own checkpoint where that was kept, else anew."""
-    shapes = jax.eval_shape(lambda: init_params(config, 0))
+    checkpoints: Path, config: ModelConfig, mesh: knobs.Mesh, begin_anew: Callable[[], Params],
+    base: Params | None = None,
+) -> Callable[[int], Params]:  # fmt: skip
+    """Weights of a step. The start comes from its own checkpoint where that was kept, else anew.
+    `base`: what its adapters stand on."""
+    shapes = trained(jax.eval_shape(lambda: init_params(config, 0)), config)
     shardings = sharding.param_shardings(shapes, sharding.make_mesh(mesh))
     abstract = jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, shardings
@@ -116,8 +127,8 @@ def reader(
 
     def weights(step: int) -> Params:
         if step == START and START not in saved:
-            return jax.device_put(begin_anew(), shardings)
-        return load_params(checkpoints, abstract, step)[1]
+            return join(base, jax.device_put(begin_anew(), shardings))
+        return join(base, load_params(checkpoints, abstract, step)[1])
 
     return weights
 

@@ -20,14 +20,14 @@ from seirenes_jax import decode, knobs, sharding, topologies
 from seirenes_jax.batch import fill
 from seirenes_jax.games import GAMES
 from seirenes_jax.knobs import Settings
-from seirenes_jax.layout import _cast_to as cast_to
-from seirenes_jax.layout import decode_mesh
-from seirenes_jax.models import ModelConfig
+from seirenes_jax.layout import decode_mesh, decodes_as_it_trains, shared_out, spread_over
+from seirenes_jax.models import ModelConfig, split, trained
 from seirenes_jax.models.config import fitted
 from seirenes_jax.optim import make_optimizer
 from seirenes_jax.sampler import Sampler
+from seirenes_jax.sampling import Wishes
 from seirenes_jax.start import abstract_params
-from seirenes_jax.state import TrainState
+from seirenes_jax.state import abstract_state
 from seirenes_jax.step import add_gradient, apply_gradient, score_step
 
 STOP_IDS = (0,)  # which they are changes no program's size
@@ -36,7 +36,8 @@ Tree = Any
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What stands where. `arrays`: by name, everything of size that a step keeps."""
+    """What stands where. `arrays`: by name, everything of size that a step keeps; `sizes`: their
+    bytes on one device, what two of them share counted under `shared` alone."""
 
     settings: Settings
     config: ModelConfig  # as it trains
@@ -47,16 +48,19 @@ class Scene:
     sampler: Sampler  # for the sizes it works with; it holds nothing
     optimizer: optax.GradientTransformation
     arrays: Mapping[str, Tree]
+    shared: tuple[str, ...]  # of the arrays that train, those that decode as they are
+    sizes: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """`held`: the arrays of the scene among its arguments, which its own peak counts."""
+    """`held`: the arrays of the scene among its arguments, which its own peak counts. No trace:
+    nothing is to be done."""
 
     phase: str
     name: str
     held: tuple[str, ...]
-    trace: Callable[[], Any]
+    trace: Callable[[], Any] | None
 
 
 def set_scene(settings: Settings, model: ModelConfig, topology: topologies.Topology) -> Scene:
@@ -72,21 +76,33 @@ def set_scene(settings: Settings, model: ModelConfig, topology: topologies.Topol
         decode_config, stub, settings.sampler, seed=0,  # type: ignore[arg-type]
         prompt_tokens=tokens.prompt, answer_tokens=max(tokens.reasoner, tokens.adversary),
     )
-    params = abstract_params(model, mesh)
+    whole, islands = abstract_params(config, mesh), max(1, mesh.size // island.size)
+    params = trained(whole, config)
     optimizer = make_optimizer(settings.optimizer, settings.steps)
     arrays = {
         "weights": params, "gradient": params,
-        "moments": moments(params, optimizer, mesh),
-        "copy": _as(abstract_params(model, island), settings.model.dtype),
+        "moments": abstract_state(params, optimizer, mesh).opt_state,
+        "copy": _as(abstract_params(config, island), settings.model.dtype),
         "cache": _cache(decode_config, island, sampler),
     }
-    if settings.loss.kl != 0.0:
+    if config.lora is not None:
+        arrays["base"] = split(whole)[0]
+    elif settings.loss.kl != 0.0:
         arrays["reference"] = params
     if settings.adversary.policy == "frozen":
         arrays |= {"frozen copy": arrays["copy"], "frozen cache": arrays["cache"]}
+    shared = tuple(
+        name for name in ("weights", "base")
+        if name in arrays and decodes_as_it_trains(
+            arrays[name], shared_out(mesh, islands), settings.decode, settings.model.dtype
+        )
+    )  # fmt: skip
+    sizes = {name: device_bytes(tree) for name, tree in arrays.items()}
+    for name in {"copy", "frozen copy"} & sizes.keys():
+        sizes[name] -= sum(sizes[other] for other in shared)
     return Scene(
-        settings, config, decode_config, mesh, island, max(1, mesh.size // island.size), sampler,
-        optimizer, arrays,
+        settings, config, decode_config, mesh, island, islands, sampler, optimizer, arrays, shared,
+        sizes,
     )  # fmt: skip
 
 
@@ -97,27 +113,13 @@ def _portable(model: knobs.Model, mesh: Mesh) -> knobs.Model:
     return model
 
 
-def moments(params: Tree, optimizer: optax.GradientTransformation, mesh: Mesh) -> Tree:
-    """The optimizer's state: moments lie as their parameters do, counters everywhere."""
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    shapes = jax.eval_shape(optimizer.init, params)
-    places: Tree = optax.tree_map_params(
-        optimizer, lambda _, place: place, shapes, sharding.param_shardings(params, mesh),
-        transform_non_params=lambda _: everywhere,
-    )  # fmt: skip
-    return _placed(shapes, places)
-
-
 def _cache(config: ModelConfig, island: Mesh, sampler: Sampler) -> Tree:
     slots, columns = sampler.knobs.slots, sampler.columns
     alone = replace(config, mesh=None)
     blank = jax.eval_shape(lambda: decode.empty(alone, slots=slots, columns=columns))
-    return _placed(blank, sharding.slot_shardings(blank, island))
-
-
-def _placed(shapes: Tree, places: Tree) -> Tree:
+    places = sharding.slot_shardings(blank, island)
     return jax.tree.map(
-        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), blank, places
     )
 
 
@@ -138,39 +140,37 @@ def device_bytes(tree: Tree) -> int:
 
 def programs(scene: Scene) -> list[Program]:
     """In the order of a step. Of the chunks, which look back differently far, the longest."""
-    learn, play = _learning(scene), _playing(scene)
-    layout = Program("layout", "layout", ("weights",), partial(_trace_layout, scene))
-    return [layout, *play, *learn]
+    return [*_layout(scene), *_playing(scene), *_learning(scene)]
 
 
 def count_programs(scene: Scene) -> int:
     """Those a run compiles for its steps: every length of a chunk is one of its own."""
-    return len(programs(scene)) - 1 + len(scene.sampler.buckets)
+    compiled = [program for program in programs(scene) if program.trace is not None]
+    return len(compiled) - 1 + len(scene.sampler.buckets)
 
 
 def _learning(scene: Scene) -> list[Program]:
     arrays, config, settings = scene.arrays, scene.config, scene.settings
     batch = train_batch(scene)
-    everywhere = NamedSharding(scene.mesh, PartitionSpec())
-    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
-    state = TrainState(step=step, params=arrays["weights"], opt_state=arrays["moments"])
+    state = abstract_state(arrays["weights"], scene.optimizer, scene.mesh)
     streams = GAMES[settings.game].streams
+    base, below = (arrays["base"], ("base",)) if "base" in arrays else (None, ())
 
     def score() -> Any:
-        return score_step.trace(arrays["weights"], batch, config=config)
+        return score_step.trace(arrays["weights"], batch, config=config, base=base)
 
     def add() -> Any:
         return add_gradient.trace(
             arrays["weights"], arrays["gradient"], batch, config=config, loss=settings.loss,
-            streams=streams,
+            streams=streams, base=base,
         )  # fmt: skip
 
     def apply() -> Any:
         return apply_gradient.trace(state, arrays["gradient"], optimizer=scene.optimizer)
 
     return [
-        Program("score", "score_step", ("weights",), score),
-        Program("train", "add_gradient", ("weights", "gradient"), add),
+        Program("score", "score_step", ("weights", *below), score),
+        Program("train", "add_gradient", ("weights", *below, "gradient"), add),
         Program("train", "apply_gradient", ("weights", "moments", "gradient"), apply),
     ]
 
@@ -209,28 +209,38 @@ def _playing(scene: Scene) -> list[Program]:
         key_B2=given((B, 2), jnp.uint32),
     )  # fmt: skip
 
+    wishes = Wishes(
+        temperature_B=given((B,), jnp.float32), top_k_B=given((B,), jnp.int32),
+        top_p_B=given((B,), jnp.float32),
+    )  # fmt: skip
+
     def prefill() -> Any:
         return decode.admit.trace(arrays["copy"], arrays["cache"], prompts, seats, config=config)
 
     def chunk() -> Any:
         return decode.run_chunk.trace(
-            arrays["copy"], arrays["cache"], given((), jnp.float32), config=config,
-            chunk=knob.chunk, columns=sampler.buckets[-1], stop_ids=STOP_IDS, top_k=knob.top_k,
-            top_p=knob.top_p,
+            arrays["copy"], arrays["cache"], wishes, config=config, chunk=knob.chunk,
+            columns=sampler.buckets[-1], stop_ids=STOP_IDS,
+            filters=knob.top_k > 0 or knob.top_p < 1.0,
         )  # fmt: skip
 
-    held = ("copy", "cache")
+    held = (*scene.shared, "copy", "cache")
     return [
         Program("prefill", "admit", held, prefill), Program("decode", "run_chunk", held, chunk),
     ]
 
 
-def _trace_layout(scene: Scene) -> Any:
-    """The reshard of layout.make_layout, from training to every island at once."""
-    places = sorted(scene.mesh.devices.flat, key=lambda d: (d.process_index, d.id))
-    grid = np.array(places).reshape(scene.islands, *scene.island.devices.shape)
-    sea = Mesh(grid, ("island", *scene.island.axis_names))
-    target = sharding.param_shardings(scene.arrays["weights"], scene.island)
-    everywhere = jax.tree.map(lambda place: NamedSharding(sea, place.spec), target)
-    cast = jax.jit(cast_to(jnp.dtype(scene.settings.model.dtype)), out_shardings=everywhere)
-    return cast.trace(scene.arrays["weights"])
+def _layout(scene: Scene) -> list[Program]:
+    """Base and adapters are laid out one after the other."""
+    names = [name for name in ("base", "weights") if name in scene.arrays]
+    return [
+        Program("layout", f"lay out {name}", (name,),
+                None if name in scene.shared else partial(_trace_layout, scene, name))
+        for name in names
+    ]  # fmt: skip
+
+
+def _trace_layout(scene: Scene, name: str) -> Any:
+    settings, weights = scene.settings, scene.arrays[name]
+    islands = shared_out(scene.mesh, scene.islands)
+    return spread_over(weights, islands, settings.decode, settings.model.dtype).trace(weights)

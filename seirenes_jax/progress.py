@@ -26,6 +26,7 @@ class Progress:
     tokens: dict[str, int] = field(default_factory=lambda: {"warm_start": 0, "play": 0, "eval": 0})
     seconds: dict[str, float] = field(default_factory=dict)  # by phase; a clock's, never compared
     bad_steps: int = 0  # in a row, not applied
+    base: str = ""  # digest of what adapters stand on
 
     def to_host(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON for the checkpoint."""

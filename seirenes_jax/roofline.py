@@ -2,8 +2,8 @@
 its rates can be. Modelled, never measured.
 
 Operations are those of the mathematics: two for a multiply-add, three times the forward pass for
-training, attention over what a query really sees. What is computed twice to save memory is in the
-seconds and not in the operations.
+training (twice where only adapters are trained), attention over what a query really sees. What is
+computed twice to save memory is in the seconds and not in the operations.
 """
 
 from collections.abc import Mapping
@@ -99,15 +99,16 @@ def costs(
     decode = _decode(settings, c, load, copies=copies, slots=settings.sampler.slots * islands)
     prefill = forward_flops(c, load.prompts * load.prompt, load.prompt / 2)
     scored = once * (int(settings.loss.rescore) + int(settings.loss.kl != 0.0))
-    weights = parameters(c)
-    # Read in float32 by every group of devices that shares one set, written to every copy.
-    moved = weights * (4 + BYTES * copies)
+    # Backward: the slopes of what flows through, and those of the weights where these are trained.
+    learnt = 2 if settings.model.lora.rank else 3
+    # Read as they train by every group of devices that shares one set, written to every copy.
+    moved = parameters(c) * ((BYTES if settings.model.lora.rank else 4) + BYTES * copies)
     return {
         "layout": Cost(0.0, moved / bytes_s),
         "prefill": Cost(prefill, prefill / flops_s),
         "decode": Cost(decode[0], max(decode[0] / flops_s, decode[1] / bytes_s)),
         "score": Cost(scored, scored / flops_s),
-        "train": Cost(3 * once, (3 + again) * once / flops_s),
+        "train": Cost(learnt * once, (learnt + again) * once / flops_s),
     }
 
 

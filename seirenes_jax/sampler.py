@@ -8,25 +8,40 @@ While the caller works on what one chunk brought, the next chunk is already runn
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from seirenes_jax.decode import Drawn, Seats, admit, empty, run_chunk
 from seirenes_jax.errors import ConfigError, DataError
 from seirenes_jax.knobs import Sampler as SamplerKnobs
 from seirenes_jax.models import ModelConfig
 from seirenes_jax.rng import draw_key
+from seirenes_jax.sampling import Wishes
 from seirenes_jax.sharding import row_parts
 from seirenes_jax.state import DecodeState, Params
 from seirenes_jax.text import Tokenizer
 from seirenes_jax.types import Ask, Name, Rollout
 
-PREFILL_ROWS = 32  # distinct prompts of one prefill call, at least
+PREFILL_ROWS = 32  # distinct prompts of one prefill call
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How one sample is drawn, and the randomness that is its own."""
+
+    key: tuple[int, int]
+    temperature: float
+    top_k: int  # 0 = off
+    top_p: float  # 1.0 = off
+
+    @property
+    def filters(self) -> bool:
+        return self.top_k > 0 or self.top_p < 1.0
 
 
 @dataclass(slots=True)
@@ -36,6 +51,7 @@ class Seat:
     name: Name
     ask: Ask
     prompt: tuple[int, ...]
+    draw: Draw
     tokens: list[np.ndarray] = field(default_factory=list)
     logprobs: list[np.ndarray] = field(default_factory=list)
     routes: list[np.ndarray] = field(default_factory=list)  # of its inputs, the stored prompt first
@@ -66,12 +82,14 @@ class Use:
 
 
 class Sampler:
-    """Owns the slots and caches of every loaded policy; `close` frees them."""
+    """Owns the slots and caches of every loaded policy; `release` frees them."""
 
     def __init__(
         self, config: ModelConfig, tokenizer: Tokenizer, knobs: SamplerKnobs, *, seed: int,
-        prompt_tokens: int, answer_tokens: int,
+        prompt_tokens: int, answer_tokens: int, prefill_rows: int = PREFILL_ROWS,
+        prefill_tokens: Sequence[int] = (),
     ) -> None:  # fmt: skip
+        """`prefill_tokens`: lengths that prompts are filled up to; the longest is always one."""
         self.config, self.tokenizer, self.knobs, self.seed = config, tokenizer, knobs, seed
         self.prompt_tokens, self.answer_tokens = prompt_tokens, answer_tokens
         wanted = prompt_tokens + answer_tokens + knobs.chunk
@@ -87,7 +105,8 @@ class Sampler:
                 f"sampler.slots: got {knobs.slots}, which do not divide over the {parts} devices "
                 "that share out rows; wanted a multiple"
             )
-        self.prefill_rows = -(-PREFILL_ROWS // parts) * parts
+        self.prefill_rows = -(-min(prefill_rows, knobs.slots) // parts) * parts
+        self.prefill_tokens = sorted({*prefill_tokens, prompt_tokens})
         # How far back a chunk looks: the shortest of these that covers every live slot.
         self.buckets = sorted({-(-self.columns * part // 64) * 16 for part in (2, 3, 4)})
         self.use = Use()
@@ -98,14 +117,21 @@ class Sampler:
         """Give a policy its weights. Its slots must be idle."""
         lane = self._lanes.get(policy)
         if lane is None:
-            state = empty(self.config, slots=self.knobs.slots, columns=self.columns)
+            state = _beside(params, empty(
+                self.config, slots=self.knobs.slots, columns=self.columns
+            ))  # fmt: skip
             self._lanes[policy] = Lane(params, step, state, [None] * self.knobs.slots)
         else:
             assert not self._busy(lane), "weights never change under a running answer"
             lane.params, lane.step = params, step
 
+    def release(self) -> None:
+        """Let go of all weights and caches; what learns has their room. `load` makes them anew."""
+        assert not any(map(self._busy, self._lanes.values())), "an answer is still being written"
+        self._lanes.clear()
+
     def begin(self, step: int, temperature: float) -> None:
-        """From here on draws hang on this step and are made at this temperature."""
+        """From here on asks are drawn at this temperature, and their draws hang on this step."""
         self.step, self.temperature = step, temperature
         self.use = Use()
 
@@ -151,8 +177,39 @@ class Sampler:
                 f"at most {ask.max_tokens}; this sampler holds {self.prompt_tokens} + "
                 f"{self.answer_tokens}; raise tokens.prompt or drop the problem"
             )
-        queue = self._lanes[ask.policy].queue
-        queue.extend(Seat(_sample(name, i), ask, prompt) for i in range(ask.n))
+        names = [_sample(name, i) for i in range(ask.n)]
+        self.put(Seat(one, ask, prompt, self._draw(one)) for one in names)
+
+    def _draw(self, name: Name) -> Draw:
+        key = draw_key(self.seed, self.step, name)
+        return Draw(key, self.temperature, self.knobs.top_k, self.knobs.top_p)
+
+    def put(self, seats: Iterable[Seat]) -> None:
+        """Queue samples that say themselves how they are drawn; `ask` brings them back."""
+        for seat in seats:
+            wanted = len(seat.prompt) + seat.ask.max_tokens
+            assert 0 < len(seat.prompt) <= self.prompt_tokens and seat.ask.max_tokens > 0
+            assert wanted <= self.prompt_tokens + self.answer_tokens, "no room in the cache"
+            self._lanes[seat.ask.policy].queue.append(seat)
+
+    def drop(self, names: Collection[Name]) -> None:
+        """Forget these samples; their slots are free from the next `ask` on."""
+        for lane in self._lanes.values():
+            lane.queue = deque(seat for seat in lane.queue if seat.name not in names)
+            # The device goes on drawing in such a slot until another sample takes it: nobody looks.
+            lane.seats = [
+                None if seat is not None and seat.name in names else seat for seat in lane.seats
+            ]
+
+    def underway(self) -> Iterator[Seat]:
+        """Samples that sit in a slot, with what they have so far."""
+        for lane in self._lanes.values():
+            yield from (seat for seat in lane.seats if seat is not None)
+
+    @property
+    def busy(self) -> bool:
+        """Is anything queued or on its way?"""
+        return any(map(self._busy, self._lanes.values()))
 
     def _admit(self, lane: Lane) -> None:
         """Fill free slots from the queue, some distinct prompts a call."""
@@ -160,7 +217,8 @@ class Sampler:
         while free and lane.queue:
             rows: dict[tuple[int, ...], int] = {}
             placed: list[tuple[int, Seat]] = []
-            while free and lane.queue:
+            length = self._filled_up(lane.queue[0].prompt)
+            while free and lane.queue and self._filled_up(lane.queue[0].prompt) == length:
                 prompt = lane.queue[0].prompt
                 if prompt not in rows and len(rows) == self.prefill_rows:
                     break
@@ -168,18 +226,21 @@ class Sampler:
                 placed.append((free.pop(0), lane.queue.popleft()))
             for slot, seat in placed:
                 lane.seats[slot] = seat
-            prompts, seats = self._arrange(rows, placed)
+            prompts, seats = self._arrange(rows, placed, length)
             lane.state, routes_PTNk = admit(
                 lane.params, lane.state, prompts, seats, config=self.config
             )
             if routes_PTNk is not None:
                 lane.filled.append((routes_PTNk, [(seat, rows[seat.prompt]) for _, seat in placed]))
 
+    def _filled_up(self, prompt: tuple[int, ...]) -> int:
+        return next(length for length in self.prefill_tokens if len(prompt) <= length)
+
     def _arrange(
-        self, rows: dict[tuple[int, ...], int], placed: list[tuple[int, Seat]]
+        self, rows: dict[tuple[int, ...], int], placed: list[tuple[int, Seat]], length: int
     ) -> tuple[Any, Seats]:
         B = self.knobs.slots
-        tokens_PT = np.zeros((self.prefill_rows, self.prompt_tokens), np.int32)
+        tokens_PT = np.zeros((self.prefill_rows, length), np.int32)
         length_P = np.zeros(self.prefill_rows, np.int32)
         for prompt, row in rows.items():
             length_P[row] = len(prompt) - 1
@@ -192,7 +253,7 @@ class Sampler:
             source_B[slot] = rows[seat.prompt]
             token_B[slot] = seat.prompt[-1]
             limit_B[slot] = seat.ask.max_tokens
-            key_B2[slot] = draw_key(self.seed, self.step, seat.name)
+            key_B2[slot] = seat.draw.key
         on_host: Any = Seats
         seats: Seats = on_host(
             take_B=take_B, source_B=source_B, token_B=token_B, limit_B=limit_B, key_B2=key_B2
@@ -203,10 +264,22 @@ class Sampler:
         reach = max(len(seat.prompt) - 1 + seat.drawn for seat in lane.seats if seat is not None)
         columns = next(bucket for bucket in self.buckets if bucket >= reach)
         lane.state, lane.flying = run_chunk(
-            lane.params, lane.state, jnp.float32(self.temperature), config=self.config,
+            lane.params, lane.state, self._wishes(lane), config=self.config,
             chunk=self.knobs.chunk, columns=columns, stop_ids=self.tokenizer.stop_ids,
-            top_k=self.knobs.top_k, top_p=self.knobs.top_p,
+            filters=any(seat.draw.filters for seat in lane.seats if seat is not None),
         )  # fmt: skip
+
+    def _wishes(self, lane: Lane) -> Wishes:
+        B = self.knobs.slots
+        temperature_B, top_p_B = np.ones(B, np.float32), np.ones(B, np.float32)
+        top_k_B = np.zeros(B, np.int32)
+        for slot, seat in enumerate(lane.seats):
+            if seat is not None:
+                temperature_B[slot], top_k_B[slot] = seat.draw.temperature, seat.draw.top_k
+                top_p_B[slot] = seat.draw.top_p
+        on_host: Any = Wishes
+        wishes: Wishes = on_host(temperature_B=temperature_B, top_k_B=top_k_B, top_p_B=top_p_B)
+        return wishes
 
     def _land(self, lane: Lane) -> list[Rollout]:
         """Wait for the running chunk and hand every slot its tokens."""
@@ -250,6 +323,16 @@ class Sampler:
             )
             for seat, ids, text in zip(done, tokens, texts, strict=True)
         ]  # fmt: skip
+
+
+def _beside(params: Params, state: DecodeState) -> DecodeState:
+    """On a mesh of one the first state says what all later ones say of their place: a program is
+    compiled for what its arguments say."""
+    where = jax.tree.leaves(params)[0].sharding
+    if not isinstance(where, NamedSharding) or where.mesh.size > 1:
+        return state
+    placed: DecodeState = jax.device_put(state, NamedSharding(where.mesh, PartitionSpec()))
+    return placed
 
 
 def _sample(name: Name, sample: int) -> Name:

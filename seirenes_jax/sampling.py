@@ -1,24 +1,33 @@
 """logits -> token and the logprob of the distribution it was really drawn from."""
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
 GREEDY = 0.0  # the temperature that means: take the likeliest
 
 
-def filtered(logits_BV: jax.Array, *, top_k: int, top_p: float) -> jax.Array:
-    """Logits with all outside the top k / the nucleus at minus infinity (0 and 1.0 are off)."""
-    if 0 < top_k < logits_BV.shape[-1]:
-        kth = jax.lax.top_k(logits_BV, top_k)[0][..., -1:]
-        logits_BV = jnp.where(logits_BV < kth, -jnp.inf, logits_BV)
-    if top_p < 1.0:
-        ranked = jnp.flip(jnp.sort(logits_BV, axis=-1), axis=-1)
-        mass = jnp.cumsum(jax.nn.softmax(ranked, axis=-1), axis=-1)
-        # The smallest set that reaches top_p: keep a rank if the mass *before* it falls short.
-        keep = jnp.concatenate([jnp.zeros_like(mass[..., :1]), mass[..., :-1]], axis=-1) < top_p
-        floor = jnp.min(jnp.where(keep, ranked, jnp.inf), axis=-1, keepdims=True)
-        logits_BV = jnp.where(logits_BV < floor, -jnp.inf, logits_BV)
-    return logits_BV
+@flax.struct.dataclass
+class Wishes:
+    """How each row wants to be drawn."""
+
+    temperature_B: jax.Array  # float32; GREEDY = the likeliest
+    top_k_B: jax.Array  # int32; 0 = off
+    top_p_B: jax.Array  # float32; 1.0 = off
+
+
+def filtered(logits_BV: jax.Array, top_k_B: jax.Array, top_p_B: jax.Array) -> jax.Array:
+    """Logits with all outside the top k / the nucleus at minus infinity."""
+    ranked = jnp.flip(jnp.sort(logits_BV, axis=-1), axis=-1)
+    at_B = jnp.clip(top_k_B - 1, 0, logits_BV.shape[-1] - 1)
+    kth = jnp.take_along_axis(ranked, at_B[:, None], axis=-1)
+    kth = jnp.where(top_k_B[:, None] > 0, kth, -jnp.inf)
+    mass = jnp.cumsum(jax.nn.softmax(jnp.where(ranked < kth, -jnp.inf, ranked), axis=-1), axis=-1)
+    # The smallest set that reaches top_p: keep a rank if the mass *before* it falls short.
+    before = jnp.concatenate([jnp.zeros_like(mass[..., :1]), mass[..., :-1]], axis=-1)
+    floor = jnp.min(jnp.where(before < top_p_B[:, None], ranked, jnp.inf), axis=-1, keepdims=True)
+    floor = jnp.where(top_p_B[:, None] < 1.0, floor, -jnp.inf)
+    return jnp.where((logits_BV < kth) | (logits_BV < floor), -jnp.inf, logits_BV)
 
 
 def uniforms(key_B2: jax.Array, drawn_B: jax.Array) -> jax.Array:
@@ -32,21 +41,23 @@ def uniforms(key_B2: jax.Array, drawn_B: jax.Array) -> jax.Array:
 
 
 def draw(
-    logits_BV: jax.Array, uniform_B: jax.Array, temperature: jax.Array, *, top_k: int, top_p: float
+    logits_BV: jax.Array, uniform_B: jax.Array, wishes: Wishes, *, filters: bool
 ) -> tuple[jax.Array, jax.Array]:
     """Invert the cumulative distribution: one uniform gives the token; its logprob falls out.
 
-    Greedy (temperature 0) takes the argmax and reports the logprob at temperature 1.
+    Greedy (temperature 0) takes the argmax and reports the logprob at temperature 1. Without
+    `filters` nobody's top k and top p are looked at, and nothing is sorted.
     """
-    greedy = temperature == GREEDY
-    scaled = logits_BV.astype(jnp.float32) / jnp.where(greedy, 1.0, temperature)
-    kept = filtered(scaled, top_k=top_k, top_p=top_p)
+    greedy_B = wishes.temperature_B == GREEDY
+    scaled = logits_BV.astype(jnp.float32)
+    scaled = scaled / jnp.where(greedy_B, 1.0, wishes.temperature_B)[:, None]
+    kept = filtered(scaled, wishes.top_k_B, wishes.top_p_B) if filters else scaled
     logp_BV = jax.nn.log_softmax(kept, axis=-1)
     cumulative = jnp.cumsum(jnp.exp(logp_BV), axis=-1)
     # Scaled by the last sum, so that rounding cannot leave the uniform above it. The first column
     # that reaches the uniform has positive probability, because the uniform is positive.
     target = uniform_B[:, None] * cumulative[:, -1:]
     token_B = jnp.sum(cumulative < target, axis=-1, dtype=jnp.int32)
-    token_B = jnp.where(greedy, jnp.argmax(logits_BV, axis=-1).astype(jnp.int32), token_B)
+    token_B = jnp.where(greedy_B, jnp.argmax(logits_BV, axis=-1).astype(jnp.int32), token_B)
     logp_B = jnp.take_along_axis(logp_BV, token_B[:, None], axis=-1)[:, 0]
     return token_B, logp_B

@@ -27,14 +27,22 @@ RULES: dict[str | None, str | tuple[str, ...] | None] = {
     "expert_ff": "tensor", "head_dim": None, "layers": None, None: None,
 }  # fmt: skip
 
-# The last one or two names of a parameter's path -> its logical axes, without the layers'.
+# The last one or two names of a parameter's path -> its logical axes, without the layers'. Heads
+# and their width are one axis there; that it is cut between heads is seen to in ModelConfig.
 AXES: dict[str, tuple[str | None, ...]] = {
     "embed": ("vocab", "width"), "head": ("width", "vocab"),
-    "q/kernel": ("width", "heads", "head_dim"), "q/bias": ("heads", "head_dim"),
-    "k/kernel": ("width", "kv_heads", "head_dim"), "k/bias": ("kv_heads", "head_dim"),
-    "v/kernel": ("width", "kv_heads", "head_dim"), "v/bias": ("kv_heads", "head_dim"),
-    "o/kernel": ("heads", "head_dim", "width"), "gate/kernel": ("width", "ff"),
-    "up/kernel": ("width", "ff"), "down/kernel": ("ff", "width"), "scale": (None,),
+    "q/kernel": ("width", "heads"), "q/bias": ("heads",),
+    "k/kernel": ("width", "kv_heads"), "k/bias": ("kv_heads",),
+    "v/kernel": ("width", "kv_heads"), "v/bias": ("kv_heads",), "o/kernel": ("heads", "width"),
+    "gate/kernel": ("width", "ff"), "up/kernel": ("width", "ff"), "down/kernel": ("ff", "width"),
+    "scale": (None,),
+    "q/lora_a": ("width", None), "q/lora_b": (None, "heads"),
+    "k/lora_a": ("width", None), "k/lora_b": (None, "kv_heads"),
+    "v/lora_a": ("width", None), "v/lora_b": (None, "kv_heads"),
+    "o/lora_a": ("heads", None), "o/lora_b": (None, "width"),
+    "gate/lora_a": ("width", None), "gate/lora_b": (None, "ff"),
+    "up/lora_a": ("width", None), "up/lora_b": (None, "ff"),
+    "down/lora_a": ("ff", None), "down/lora_b": (None, "width"),
     "router/kernel": ("width", None), "moe/gate": ("experts", "width", "expert_ff"),
     "moe/up": ("experts", "width", "expert_ff"), "moe/down": ("experts", "expert_ff", "width"),
 }  # fmt: skip

@@ -8,18 +8,20 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from seirenes_jax import hf, hints, problems
 from seirenes_jax.checkpoint import load_params
 from seirenes_jax.errors import ConfigError, DataError
+from seirenes_jax.folder import read_config
 from seirenes_jax.hosts import first, writes
-from seirenes_jax.knobs import Settings
-from seirenes_jax.models import ModelConfig, init_params
+from seirenes_jax.knobs import Lora, Settings
+from seirenes_jax.models import ModelConfig, init_params, without_adapters
 from seirenes_jax.models.config import from_shape
 from seirenes_jax.report import RunLog, write_json
 from seirenes_jax.rng import stable_hash
@@ -99,7 +101,9 @@ def _tiny_from_nothing(settings: Settings, cache_dir: Path, log: RunLog) -> Star
 
     def untrained(abstract: Params) -> Params:
         params = init_params(config, settings.seed)
-        return jax.tree.map(lambda x, leaf: jax.device_put(x, leaf.sharding), params, abstract)
+        return jax.tree.map(
+            lambda x, leaf: jax.device_put(x.astype(leaf.dtype), leaf.sharding), params, abstract
+        )
 
     return Start(
         config, tokenizer, untrained, train, held_out,
@@ -179,7 +183,9 @@ def warm_start(
         hf.export(params, config, part, tokenizer=tokenizer, dtype=settings.model.param_dtype)
         shutil.rmtree(tokenizer_folder)
 
-    digest = _digest(settings, ("prompts", "model", "warm_start", "tokens"))
+    # Adapters come after it: runs with and without share their start.
+    alike = replace(settings, model=replace(settings.model, lora=Lora(0, 1.0, ())))
+    digest = _digest(alike, ("prompts", "model", "warm_start", "tokens"))
     return _cached(cache_dir / "warm" / digest, log, make), spent[0]
 
 
@@ -234,20 +240,30 @@ def abstract_params(config: ModelConfig, mesh: Mesh) -> Params:
 
 
 def starting_params(start: Start, settings: Settings, run: Path, mesh: Mesh) -> Params:
-    """The weights before the first step: those of the model, or (`init_from`) of another run.
+    """The weights before the first step: those of the model, or (`init_from`) of another run; all
+    of them, without adapters.
 
     They are read straight to where they live in the mesh. Which checkpoint it was is noted in the
     run folder: a resumed run means the same one.
     """
-    abstract = abstract_params(start.config, mesh)
+    config = without_adapters(start.config)
     if not settings.init_from:
-        return start.load_params(abstract)
+        return start.load_params(abstract_params(config, mesh))
+    source = at(settings.init_from)
+    stored = read_config(source)["model"]
+    if isinstance(stored, dict) and "lora" in stored and stored["lora"]["rank"]:
+        raise ConfigError(
+            f"init_from: {source} is a run of adapters; wanted all weights. Export it "
+            "(launch/export.py, without --adapter) and give that folder as model.path"
+        )
     note = run / "init_from.json"
     noted = json.loads(first(lambda: note.read_text() if note.is_file() else '{"step": null}'))
-    step, params = load_params(at(settings.init_from) / "checkpoints", abstract, noted["step"])
+    saved = abstract_params(replace(config, param_dtype=settings.model.param_dtype), mesh)
+    step, params = load_params(source / "checkpoints", saved, noted["step"])
     if writes():
         write_json(note, {"run": settings.init_from, "step": step})
-    return params
+    kind = jnp.dtype(config.param_dtype)  # another one under adapters
+    return jax.tree.map(lambda x: x if x.dtype == kind else x.astype(kind), params)
 
 
 def leave_model(start: Start, folder: Path, settings: Settings) -> None:

@@ -4,6 +4,9 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Params = Any  # a pytree of arrays
 
@@ -17,6 +20,24 @@ class TrainState:
     step: jax.Array  # int32 []
     params: Params
     opt_state: Any
+
+
+def abstract_state(
+    abstract_params: Params, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Shape, dtype and place of every array of a state; nothing is allocated. The optimizer's
+    moments lie as their parameters do, its counters everywhere."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    shapes = jax.eval_shape(optimizer.init, abstract_params)
+    places: Any = optax.tree_map_params(
+        optimizer, lambda _, like: like.sharding, shapes, abstract_params,
+        transform_non_params=lambda _: everywhere,
+    )  # fmt: skip
+    opt_state = jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
+    )
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    return TrainState(step, abstract_params, opt_state)
 
 
 @flax.struct.dataclass

@@ -1,7 +1,8 @@
 """The number wing's door to learning: score a batch, accumulate gradients, apply one update.
 
 Logits never exist for a whole batch: logprob and entropy come from a few columns at a time and are
-recomputed in the backward pass.
+recomputed in the backward pass. Where adapters are trained, `params` are these alone and `base` is
+what they stand on: read, never moved, never donated.
 """
 
 from functools import partial
@@ -13,7 +14,7 @@ import optax
 from seirenes_jax.knobs import Loss
 from seirenes_jax.losses import balance_loss, policy_loss, route_agreement
 from seirenes_jax.masked import Total
-from seirenes_jax.models import ModelConfig, Out, head_kernel_DV, read
+from seirenes_jax.models import ModelConfig, Out, head_kernel_DV, join, read
 from seirenes_jax.sharding import place, place_params
 from seirenes_jax.state import Params, TrainBatch, TrainState
 
@@ -109,22 +110,24 @@ def _score(
 
 
 @partial(jax.jit, static_argnames=("config",))
-def score_step(params: Params, batch: TrainBatch, *, config: ModelConfig) -> jax.Array:
+def score_step(
+    params: Params, batch: TrainBatch, *, config: ModelConfig, base: Params | None = None
+) -> jax.Array:
     """logp_BT of the targets at the batch's temperature; 0 where nothing is trained."""
-    logp_BT, _, _ = _score(params, config, batch)
+    logp_BT, _, _ = _score(join(base, params), config, batch)
     return jnp.where(batch.train_BT, logp_BT, 0.0)
 
 
 @partial(jax.jit, static_argnames=("config", "loss", "streams"), donate_argnames=("grads",))
 def add_gradient(
     params: Params, grads: Params, batch: TrainBatch, *, config: ModelConfig, loss: Loss,
-    streams: tuple[str, ...],
+    streams: tuple[str, ...], base: Params | None = None,
 ) -> tuple[Params, Totals]:  # fmt: skip
     """Gradient of one micro-batch added to `grads`. Denominators are already in the weights,
     so the sum over micro-batches is the gradient of the whole batch."""
 
     def objective(params: Params) -> tuple[jax.Array, Totals]:
-        logp_BT, entropy_BT, out = _score(params, config, batch)
+        logp_BT, entropy_BT, out = _score(join(base, params), config, batch)
         with jax.named_scope("loss"):
             value, totals = policy_loss(
                 logp_BT, entropy_BT, batch, settings=loss, streams=streams,

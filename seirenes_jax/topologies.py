@@ -12,12 +12,32 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
+from seirenes_jax.cli import NO_TPU
 from seirenes_jax.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
+class Chip:
+    """Of a GPU, what XLA asks before it compiles for it."""
+
+    compute: tuple[int, int]  # capability
+    cores: int  # multiprocessors
+    threads: int  # of a core
+    shared_kib: int  # memory that a core's threads share
+    l2_mib: int
+    mhz: int
+
+
+HOPPER, ADA, BIG_ADA = (
+    Chip((9, 0), 132, 2048, 228, 50, 1980), Chip((8, 9), 58, 1536, 100, 48, 2040),
+    Chip((8, 9), 128, 1536, 100, 72, 2520),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of device. Rates are what programs reach at best, not what the box says."""
+    """One kind of device. Rates of TPUs are those of their makers, of GPUs 80% of theirs in
+    products and 90% in reading, which large ones reach on an H200."""
 
     platform: str  # tpu | gpu
     axes: int  # numbers in its topologies: 2 for v5e:8x8, 1 for h200:8
@@ -26,6 +46,7 @@ class Kind:
     gb_s: float  # reading memory
     a_host: int  # devices of one process
     ahead: bool = True  # can be compiled for while it is not there
+    chip: Chip | None = None  # of GPUs
 
 
 KINDS: Mapping[str, Kind] = {
@@ -33,8 +54,10 @@ KINDS: Mapping[str, Kind] = {
     "v5e": Kind("tpu", 2, 15.75, 197, 820, 4),
     "v5p": Kind("tpu", 3, 95.74, 459, 2_770, 4),
     "v6e": Kind("tpu", 2, 31.25, 918, 1_640, 4),
-    "h100": Kind("gpu", 1, 78.0, 790, 3_000, 8),
-    "h200": Kind("gpu", 1, 139.0, 790, 4_300, 8),
+    "h100": Kind("gpu", 1, 78.0, 790, 3_000, 8, chip=HOPPER),
+    "h200": Kind("gpu", 1, 139.0, 790, 4_300, 8, chip=HOPPER),
+    "l4": Kind("gpu", 1, 22.0, 97, 270, 8, chip=ADA),
+    "rtx4090": Kind("gpu", 1, 23.0, 132, 900, 8, chip=BIG_ADA),
 }
 # How 1, 4, 8, ... TPUs of one island lie, by the axes of their kind.
 ISLANDS: Mapping[int, Mapping[int, str]] = {
@@ -119,7 +142,7 @@ def get_ready(topology: Topology) -> None:
         "TPU_SKIP_MDS_QUERY": "1",  # asks nobody what machine this is
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # another process may plan, too
         "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3", "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost",
+        **NO_TPU,
     }  # fmt: skip
 
 
@@ -149,17 +172,21 @@ def devices(topology: Topology) -> list[Any]:
 
 
 def cuda_target(topology: Topology) -> str:
-    """What XLA wants to know of a Hopper GPU, in its own words."""
-    family = topology.name.partition(":")[0]
-    gib, clock_mhz = topology.kind.gib, 1980
+    """What XLA wants to know of a GPU, in its own words."""
+    family, gib, chip = topology.name.partition(":")[0], topology.kind.gib, topology.kind.chip
+    assert chip is not None
+    major, minor = chip.compute
+    own = "feature_extension: ACCELERATED_FEATURES" if major == 9 else ""  # of sm_90a
     limits = {
-        "threads_per_block_limit": 1024, "threads_per_warp": 32, "threads_per_core_limit": 2048,
-        "shared_memory_per_block": 49152, "shared_memory_per_block_optin": 232448,
-        "shared_memory_per_core": 233472, "registers_per_core_limit": 65536,
+        "threads_per_block_limit": 1024, "threads_per_warp": 32,
+        "threads_per_core_limit": chip.threads, "shared_memory_per_block": 49152,
+        "shared_memory_per_block_optin": (chip.shared_kib - 1) * 2**10,
+        "shared_memory_per_core": chip.shared_kib * 2**10, "registers_per_core_limit": 65536,
         "registers_per_block_limit": 65536, "block_dim_limit_x": 2**31 - 1,
         "block_dim_limit_y": 65535, "block_dim_limit_z": 65535, "thread_dim_limit_x": 1024,
-        "thread_dim_limit_y": 1024, "thread_dim_limit_z": 64, "core_count": 132,
-        "fpus_per_core": 128, "l2_cache_size": 50 * 2**20, "clock_rate_ghz": clock_mhz / 1000,
+        "thread_dim_limit_y": 1024, "thread_dim_limit_z": 64, "core_count": chip.cores,
+        "fpus_per_core": 128, "l2_cache_size": chip.l2_mib * 2**20,
+        "clock_rate_ghz": chip.mhz / 1000,
         "memory_bandwidth": int(topology.kind.gb_s / 0.9 * 1e9),
         "device_memory_size": int(gib * 2**30), "device_address_bits": 64,
     }  # fmt: skip
@@ -167,9 +194,10 @@ def cuda_target(topology: Topology) -> str:
     versions = 'driver_version: "13.0.0" runtime_version: "13.0.0" dnn_version: "9.10.0"'
     return "\n".join([
         "gpu_device_info {", *lines,
-        "  cuda_compute_capability { major: 9 feature_extension: ACCELERATED_FEATURES }",
+        f"  cuda_compute_capability {{ major: {major} minor: {minor} {own} }}",
         f'  device_vendor: "NVIDIA Corporation" name: "{family}" {versions}',
-        f'  model_str: "sm_9.0a with {int(gib * 2**30)}B RAM, 132 cores, {clock_mhz}000KHz clock"',
+        f'  model_str: "sm_{major}.{minor}{"a" if own else ""} with {int(gib * 2**30)}B RAM, '
+        f'{chip.cores} cores, {chip.mhz}000KHz clock"',
         "}", 'platform_name: "CUDA"', "dnn_version_info { major: 9 minor: 10 }",
         f'device_description_str: "{family}"',
     ])  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from seirenes_jax import base as bases
 from seirenes_jax import folder, hosts, metrics, parcel, streams
 from seirenes_jax import settings as config_files
 from seirenes_jax.checkpoint import Checkpoints
@@ -19,6 +20,7 @@ from seirenes_jax.errors import DONE, Stopped
 from seirenes_jax.evaluate import accuracy, scores
 from seirenes_jax.finish import finish
 from seirenes_jax.games.base import Context, Note, Rules
+from seirenes_jax.games.seirenes import START
 from seirenes_jax.gear import Gear, prepare, restore
 from seirenes_jax.knobs import Settings
 from seirenes_jax.learn import micro_batches, mind_numbers, queue_groups, update
@@ -68,8 +70,11 @@ def run(
         checkpoints = stack.enter_context(
             Checkpoints(mirror.home / "checkpoints", settings.checkpoint.keep)
         )
-        gear, state, progress = prepare(settings, stack, log, cache_dir=cache_dir, stop=stop)
-        state, progress = restore(checkpoints, state, progress, log)
+        gear, progress = prepare(settings, stack, log, cache_dir=cache_dir, stop=stop)
+        if gear.base is not None:
+            bases.keep(gear.base, progress.base, start=gear.start, settings=settings,
+                       home=mirror.home)  # fmt: skip
+        state, progress = restore(checkpoints, gear, progress)
         try:
             if not progress.before:
                 measure_start(gear, state, progress)
@@ -101,7 +106,7 @@ def run(
         checkpoints.wait()
         return finish(gear.evaluator, state.params, progress, settings=settings, log=log,
                       start=gear.start, clock=gear.clock, lay_out=gear.lay_out,
-                      mirror=mirror)  # fmt: skip
+                      mirror=mirror, base=gear.base)  # fmt: skip
 
 
 def one_step(
@@ -114,9 +119,12 @@ def one_step(
     step, clock = progress.step + 1, gear.clock
     with clock("layout"):
         gear.sampler.load(LIVE, gear.lay_out(state.params), progress.step)
+        if gear.frozen is not None:
+            gear.sampler.load(START, gear.frozen, 0)
     with clock("play"):
         gear.sampler.begin(step, gear.settings.sampler.temperature)
         played, cursor = play_rounds(gear, progress, step)
+        gear.sampler.release()  # the update has the room of what decoded
     notes = [note for one in played for note in one.notes]
     with clock("pack"):
         groups, waiting, live, fifo = queue_groups(gear, progress, step, played)

@@ -31,7 +31,7 @@ def imitate(
     optimizer = make_optimizer(
         Optimizer(
             lr=knobs.lr, warmup_steps=min(50, knobs.steps // 10), schedule="cosine",
-            weight_decay=0.01, b1=0.9, b2=0.98, eps=1e-8, clip=1.0,
+            weight_decay=0.01, b1=0.9, b2=0.98, eps=1e-8, clip=1.0, moments="float32",
         ), knobs.steps,
     )  # fmt: skip
     params = init_params(config, knobs.seed)

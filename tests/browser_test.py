@@ -56,11 +56,18 @@ def open_browser(*, width: int = 1280, height: int = 900, dark: bool = False) ->
     return browser
 
 
+# A chart is drawn once its box has a size, which is after the script; what is folded away has none.
+DRAWN = """
+const boxes = [...document.querySelectorAll("figure:has(> .tip) > figcaption + div")];
+return document.querySelector("main header") !== null
+  && boxes.every((box) => !box.clientWidth || box.querySelector("svg[role=img]"));
+"""
+
+
 def show(browser: Any, path: Path) -> None:
-    """Open a page and wait until its script has drawn it."""
+    """Open a page and wait until its script has drawn it, with all its charts."""
     browser.get(path.resolve().as_uri())
-    drawn = (By.CSS_SELECTOR, "main header")
-    WebDriverWait(browser, 10).until(lambda _: browser.find_elements(*drawn))
+    WebDriverWait(browser, 10).until(lambda _: browser.execute_script(DRAWN))
 
 
 def take_pictures(report: Path, picture: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from seirenes_jax import cli
 from seirenes_jax.cli import TRAIN_FLAGS, guard, need, parse
 from seirenes_jax.errors import ConfigError, NumbersError, Stopped
 
@@ -169,3 +170,21 @@ def test_a_skip_fails_where_everything_is_installed(
     assert told.returncode == code, told.stdout
     assert "1 passed, 1 skipped, 1 xfailed" in told.stdout
     assert ("some_test.py::test_skipped: needs a browser" in told.stdout) == bool(extra)
+
+
+@pytest.mark.parametrize(("vendors", "found"), [(["0x10de", "0x8086"], False), (["0x1ae0"], True)])
+def test_tpus_are_looked_for_on_the_bus(vendors: list[str], found: bool, tmp_path: Path) -> None:
+    for i, vendor in enumerate(vendors):
+        (tmp_path / f"0000:00:0{i}.0").mkdir()
+        (tmp_path / f"0000:00:0{i}.0" / "vendor").write_text(f"{vendor}\n")
+    assert cli._may_have_tpu(tmp_path) is found
+
+
+def test_what_is_said_to_a_library_without_tpus_is_what_the_user_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "_may_have_tpu", lambda bus: False)
+    monkeypatch.setattr(os, "environ", {"TPU_WORKER_HOSTNAMES": "mine"})
+    assert guard(lambda argv: 0, []) == 0
+    assert os.environ["TPU_WORKER_HOSTNAMES"] == "mine"
+    assert os.environ["TPU_ACCELERATOR_TYPE"] == cli.NO_TPU["TPU_ACCELERATOR_TYPE"]

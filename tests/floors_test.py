@@ -19,7 +19,7 @@ HOUSE = "seirenes_jax"
 
 FLOORS = {
     0: """types errors rng knobs masked advantages optim sampling state board console signals clock
-        packing parent store verify verify.extract verify.equal verify.atoms verify.brackets
+        packing parent store voice verify verify.extract verify.equal verify.atoms verify.brackets
         verify.clean verify.compare
         verify.cursor verify.exact verify.lexer verify.measures verify.numeric verify.parser
         verify.regions verify.ruling verify.scalars verify.second verify.tree verify.units
@@ -29,25 +29,27 @@ FLOORS = {
         problems.formats problems.places problems.rows problems.sameness problems.sieve
         hf.hub hf.table""",
     2: """tasks tasks.stories tasks.world tasks.texts tasks.tokenizer games.rlvr games.seirenes play
-        streams data batch checkpoint models.layers models.flash models.grouped
+        streams data batch checkpoint models.layers models.lora models.flash models.grouped
         models.grouped_gpu models.grouped_tpu report_page folder gather metrics progress mirror
-        parcel hosts layout roofline verify.__main__ problems.__main__ hf.config hf.files""",
+        plan_table
+        parcel hosts layout roofline serve.asked serve.bodies serve.spoken serve.prompts
+        verify.__main__ problems.__main__ hf.config hf.files""",
     3: "games models.attention models.moe checks hf.reader hf.writer",
     4: "models.decoder",
     5: "models",
     6: "decode step hf",
-    7: "sampler warm start evaluate finish proof",
-    8: "gear programs footprint cheapest plan",
-    9: "learn",
-    10: "train",
+    7: "sampler warm start base evaluate finish proof",
+    8: "gear programs footprint cheapest plan serve.engine serve.loading",
+    9: "learn serve.app serve.listening",
+    10: "train serve",
     11: "probe sweep",
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 
 WORDS = set(
     """types errors rng knobs settings cli text problems hints html analysis report board console
-    report_page folder gather metrics play streams checks signals games tasks verify store
-    mirror""".split()
+    report_page folder gather metrics plan_table play streams checks signals games tasks verify
+    store mirror""".split()
 )  # a package stands for all that is in it
 NUMBERS = set("masked advantages optim sampling state losses models decode step".split())
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "grain"}

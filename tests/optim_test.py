@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,13 +11,14 @@ import numpy as np
 import optax
 import pytest
 
+from seirenes_jax.checkpoint import Checkpoints
 from seirenes_jax.errors import ConfigError
 from seirenes_jax.knobs import CHOICES, Optimizer
 from seirenes_jax.optim import decay_mask, make_optimizer, make_schedule
 
 PLAIN = Optimizer(
     lr=0.1, warmup_steps=0, schedule="constant", weight_decay=0.1, b1=0.9, b2=0.95, eps=1e-8,
-    clip=1.0,
+    clip=1.0, moments="float32",
 )  # fmt: skip
 
 
@@ -101,6 +103,63 @@ def test_moments_are_float32_and_updates_fit_the_parameters() -> None:
     assert optax.apply_updates(params, updates)["w"].dtype == jnp.bfloat16
 
 
+def fitted(settings: Optimizer, updates: int) -> tuple[np.ndarray, Any]:
+    """Weights and optimizer state after some noisy updates towards a target of many scales."""
+    rng = np.random.default_rng(0)
+    target = jnp.asarray(rng.normal(size=400) * 10.0 ** rng.uniform(-3, 1, 400), jnp.float32)
+    optimizer = make_optimizer(settings, steps=updates)
+    params = {"w": jnp.zeros(400)}
+    state = optimizer.init(params)
+    for noise in rng.normal(size=(updates, 400)):
+        grads = {"w": params["w"] - target + jnp.asarray(noise, jnp.float32) * abs(target)}
+        changes, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, changes)
+    return np.asarray(params["w"]), state
+
+
+def test_moments_in_bfloat16_go_nearly_the_same_way() -> None:
+    plain, wide = fitted(variant(lr=1e-2), 60)
+    rounded, narrow = fitted(variant(lr=1e-2, moments="bfloat16"), 60)
+    way, apart = np.abs(plain), np.abs(plain - rounded)
+    assert 1e-4 < np.sum(apart) / np.sum(way) < 0.01
+    assert np.quantile(apart / (way + 1e-3), 0.99) < 0.05
+    assert {str(x.dtype) for x in jax.tree.leaves(wide)} == {"int32", "float32"}
+    assert {str(x.dtype) for x in jax.tree.leaves(narrow)} == {"int32", "bfloat16"}
+
+
+def test_moments_in_bfloat16_are_those_of_float32_rounded() -> None:
+    params, grads = {"w": jnp.array([3.0, -1.0])}, {"w": jnp.array([0.3, 0.1])}
+    states = []
+    for kept in CHOICES["optimizer.moments"]:
+        optimizer = make_optimizer(variant(moments=kept), steps=1)
+        changes, state = optimizer.update(grads, optimizer.init(params), params)
+        states.append((changes["w"], optax.tree_utils.tree_get(state, "nu")["w"]))
+    (exact, nu), (near, rounded) = states
+    np.testing.assert_array_equal(exact, near)  # rounded after the update, not before
+    np.testing.assert_array_equal(rounded, nu.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("kept", CHOICES["optimizer.moments"])
+def test_a_resumed_optimizer_goes_on_to_the_bit(kept: str, tmp_path: Path) -> None:
+    optimizer = make_optimizer(variant(moments=kept), steps=9)
+    apply = jax.jit(optimizer.update)
+    params = {"w": jnp.linspace(-1.0, 1.0, 64)}
+    state = optimizer.init(params)
+
+    def on(state: Any, steps: range) -> Any:
+        for step in steps:
+            _, state = apply({"w": jnp.sin(params["w"] * step)}, state, params)
+        return state
+
+    state = on(state, range(1, 4))
+    with Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
+        checkpoints.save(3, {"o": state}, host_arrays={}, host_json={}, metric=None)
+        found = checkpoints.restore(jax.eval_shape(lambda: {"o": state}))
+    assert found is not None
+    straight, resumed = on(state, range(4, 9)), on(found.state["o"], range(4, 9))
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, straight, resumed)))
+
+
 def test_a_huge_gradient_is_clipped_by_its_global_norm() -> None:
     # Adam hides a common factor, so look at the first moment: (1 - b1) times the clipped gradient.
     params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
@@ -116,3 +175,5 @@ def test_impossible_settings_are_refused_with_numbers() -> None:
         make_optimizer(variant(clip=0.0), steps=10)
     with pytest.raises(ConfigError, match="got 10 with steps = 10"):
         make_optimizer(variant(warmup_steps=10, schedule="cosine"), steps=10)
+    with pytest.raises(ConfigError, match="b2 = 0.999; wanted both at most 0.98"):
+        make_optimizer(variant(b2=0.999, moments="bfloat16"), steps=10)

@@ -23,6 +23,7 @@ DTYPES = {"F32": np.dtype("float32"), "F16": np.dtype("float16"),
           "BF16": np.dtype(ml_dtypes.bfloat16)}  # fmt: skip
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+ADAPTER = "adapter_model.safetensors"
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
@@ -46,8 +47,8 @@ class WeightFiles:
     May be read by several threads at once.
     """
 
-    def __init__(self, folder: Folder | str) -> None:
-        self._folder = at(folder)
+    def __init__(self, folder: Folder | str, *, single: str = SINGLE) -> None:
+        self._folder, self._single = at(folder), single
         self._opened = ExitStack()
         self._free: dict[str, list[Any]] = {}  # handles nobody reads from at the moment
         try:
@@ -87,12 +88,12 @@ class WeightFiles:
         """Of all files that the index names, or of the only one there is."""
         index = self._folder / INDEX
         if not index.is_file():
-            if not (self._folder / SINGLE).is_file():
+            if not (self._folder / self._single).is_file():
                 raise ConfigError(
-                    f"{self._folder}: no weights; wanted {SINGLE} or {INDEX} (pickled .bin "
+                    f"{self._folder}: no weights; wanted {self._single} or {INDEX} (pickled .bin "
                     "weights are not read)"
                 )
-            return self._open(SINGLE)
+            return self._open(self._single)
         where = read_json(index).get("weight_map")
         if not isinstance(where, dict) or not all(isinstance(x, str) for x in where.values()):
             raise ConfigError(f"{index}: wanted weight_map, a file for every tensor")

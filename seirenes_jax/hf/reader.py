@@ -170,14 +170,12 @@ def _fill(
 
 def _put(rows: np.ndarray, held: np.ndarray, at: int, weight: Weight) -> None:
     """Rows of theirs into a part of ours, from row `at` of the part on."""
-    if not weight.inputs:
-        flat = held.reshape(-1, *rows.shape[1:])
-        flat[at : at + len(rows)] = rows
+    if not weight.turned:
+        held[at : at + len(rows)] = rows
         return
-    turned = held.reshape(math.prod(held.shape[: weight.inputs]), -1)
     for i in range(0, len(rows), TURNED):
         some = rows[i : i + TURNED].astype(held.dtype)
-        turned[:, at + i : at + i + len(some)] = some.T
+        held[:, at + i : at + i + len(some)] = some.T
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

@@ -3,7 +3,6 @@
 One table, read both ways: import, export and proof all go through it.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,16 +19,20 @@ Cut = tuple[slice, ...]  # a part of an array; every slice has its start and sto
 class Weight:
     """One row: our stacked array, and the tensors of theirs that it is made of.
 
-    >>> # layers/attention/q/kernel [N, D, H, C] is made of N tensors [H * C, D]:
-    >>> # stack (N,), ours (D, H, C), theirs (H * C, D), inputs 1
+    >>> # layers/attention/q/kernel [N, D, H * C] is made of N tensors [H * C, D]:
+    >>> # stack (N,), theirs (H * C, D), turned
     """
 
     path: tuple[str, ...]
     name: str  # of a tensor, with {} for every axis of the stack
     stack: tuple[int, ...]  # leading axes of our array: layers, experts
-    ours: tuple[int, ...]  # the rest of them: one tensor, as it stands here
-    theirs: tuple[int, ...]
-    inputs: int = 0  # theirs is [outputs, inputs]: so many of our axes are inputs; 0 = not turned
+    theirs: tuple[int, ...]  # of one tensor
+    turned: bool = False  # theirs is [outputs, inputs], ours [inputs, outputs]
+
+    @property
+    def ours(self) -> tuple[int, ...]:
+        """Of one tensor, as it stands here."""
+        return self.theirs[::-1] if self.turned else self.theirs
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,64 +44,67 @@ class Weight:
 
     def to_theirs(self, x: np.ndarray) -> np.ndarray:
         """A tensor as it is written: contiguous, so that its bytes are its numbers in order."""
-        y = x.reshape(self.theirs[::-1]).T if self.inputs else x.reshape(self.theirs)
-        return np.ascontiguousarray(y)
+        return np.ascontiguousarray(x.T if self.turned else x)
 
     def to_ours(self, x: np.ndarray) -> np.ndarray:
-        return (x.T if self.inputs else x).reshape(self.ours)
+        return x.T if self.turned else x
 
     def cut_of_theirs(self, cut: Cut) -> Cut:
         """The same part of a tensor, along its own axes."""
-        if self.inputs:
-            ins, outs = self.inputs, self.ours[self.inputs :]
-            return self._joined(cut[ins:], outs), self._joined(cut[:ins], self.ours[:ins])
-        return cut if self.ours == self.theirs else (self._joined(cut, self.ours),)
-
-    def _joined(self, cut: Cut, sizes: tuple[int, ...]) -> slice:
-        """Several axes as one; a part of it is one stretch where only the first axis is cut."""
-        if any((s.start, s.stop) != (0, size) for s, size in zip(cut[1:], sizes[1:], strict=True)):
-            raise ConfigError(
-                f"{'/'.join(self.path)}: an axis inside {sizes} is shared out over devices, and "
-                f"{self.name} cannot be read in such parts; share out the first of them"
-            )
-        inner = math.prod(sizes[1:])
-        return slice(cut[0].start * inner, cut[0].stop * inner)
+        return cut[::-1] if self.turned else cut
 
 
 def weights(c: ModelConfig) -> list[Weight]:
     """The table."""
     D, H, K, C = c.width, c.heads, c.kv_heads, c.head_dim
-    table = [Weight(("embed",), "model.embed_tokens.weight", (), *((c.vocab, D),) * 2)]
+    table = [Weight(("embed",), "model.embed_tokens.weight", (), (c.vocab, D))]
 
-    def layer(path: str, name: str, ours: tuple[int, ...], inputs: int = 0) -> None:
-        outs, ins = math.prod(ours[inputs:]), math.prod(ours[:inputs])
-        theirs = (outs, ins) if inputs else (outs,)
+    def layer(path: str, name: str, *theirs: int) -> None:
+        """Of a matrix: outputs, inputs."""
         stack = (c.layers, c.experts) if "{}" in name else (c.layers,)
-        where = ("layers", *path.split("/"))
-        table.append(Weight(where, f"model.layers.{{}}.{name}", stack, ours, theirs, inputs))
+        where, turned = ("layers", *path.split("/")), len(theirs) == 2
+        table.append(Weight(where, f"model.layers.{{}}.{name}", stack, theirs, turned))
 
-    layer("attention_norm/scale", "input_layernorm.weight", (D,))
+    layer("attention_norm/scale", "input_layernorm.weight", D)
     for part, heads in (("q", H), ("k", K), ("v", K)):
-        theirs = f"self_attn.{part}_proj"
-        layer(f"attention/{part}/kernel", f"{theirs}.weight", (D, heads, C), 1)
+        name = f"self_attn.{part}_proj"
+        layer(f"attention/{part}/kernel", f"{name}.weight", heads * C, D)
         if c.qkv_bias:
-            layer(f"attention/{part}/bias", f"{theirs}.bias", (heads, C))
+            layer(f"attention/{part}/bias", f"{name}.bias", heads * C)
     if c.qk_norm:
-        layer("attention/q_norm/scale", "self_attn.q_norm.weight", (C,))
-        layer("attention/k_norm/scale", "self_attn.k_norm.weight", (C,))
-    layer("attention/o/kernel", "self_attn.o_proj.weight", (H, C, D), 2)
-    layer("mlp_norm/scale", "post_attention_layernorm.weight", (D,))
+        layer("attention/q_norm/scale", "self_attn.q_norm.weight", C)
+        layer("attention/k_norm/scale", "self_attn.k_norm.weight", C)
+    layer("attention/o/kernel", "self_attn.o_proj.weight", D, H * C)
+    layer("mlp_norm/scale", "post_attention_layernorm.weight", D)
     F = c.expert_ff if c.experts else c.ff
     if c.experts:
-        layer("moe/router/kernel", "mlp.gate.weight", (D, c.experts), 1)
-    for part, ours in (("gate", (D, F)), ("up", (D, F)), ("down", (F, D))):
+        layer("moe/router/kernel", "mlp.gate.weight", c.experts, D)
+    for part, theirs in (("gate", (F, D)), ("up", (F, D)), ("down", (D, F))):
         if c.experts:
-            layer(f"moe/{part}", f"mlp.experts.{{}}.{part}_proj.weight", ours, 1)
+            layer(f"moe/{part}", f"mlp.experts.{{}}.{part}_proj.weight", *theirs)
         else:
-            layer(f"mlp/{part}/kernel", f"mlp.{part}_proj.weight", ours, 1)
-    table.append(Weight(("norm", "scale"), "model.norm.weight", (), (D,), (D,)))
+            layer(f"mlp/{part}/kernel", f"mlp.{part}_proj.weight", *theirs)
+    table.append(Weight(("norm", "scale"), "model.norm.weight", (), (D,)))
     if not c.tied:
-        table.append(Weight(("head",), "lm_head.weight", (), (D, c.vocab), (c.vocab, D), 1))
+        table.append(Weight(("head",), "lm_head.weight", (), (c.vocab, D), turned=True))
+    return table
+
+
+def adapter_weights(c: ModelConfig) -> list[Weight]:
+    """The same table of adapters: their names are those of PEFT, without which no base knows them.
+    """
+    assert c.lora is not None
+    table, rank = [], c.lora.rank
+    for weight in weights(c):
+        *above, target, leaf = ("", *weight.path)
+        if leaf == "kernel" and target in c.lora.targets:
+            path, (outs, ins) = (*above[1:], target), weight.theirs
+            name = f"base_model.model.{weight.name.removesuffix('.weight')}"
+            for ours, theirs, shape in (("a", "A", (rank, ins)), ("b", "B", (outs, rank))):
+                table.append(Weight(
+                    (*path, f"lora_{ours}"), f"{name}.lora_{theirs}.weight", weight.stack, shape,
+                    turned=True,
+                ))  # fmt: skip
     return table
 
 

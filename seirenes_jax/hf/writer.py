@@ -1,4 +1,4 @@
-"""Export: what AutoModelForCausalLM and AutoTokenizer load, written a tensor at a time.
+"""Export: what AutoModelForCausalLM, AutoTokenizer and PEFT load, written a tensor at a time.
 
 Parameters that are shared out over processes are gathered one tensor at a time, on all of them,
 and process 0 writes; parameters that a process has for itself it writes itself.
@@ -19,14 +19,24 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from seirenes_jax.errors import ConfigError
 from seirenes_jax.hf.config import config_json
-from seirenes_jax.hf.files import DTYPES, INDEX, SINGLE, dtype_of
-from seirenes_jax.hf.table import Tensor, check_shapes, leaf_of, tensors, weights
+from seirenes_jax.hf.files import ADAPTER, DTYPES, INDEX, SINGLE, dtype_of
+from seirenes_jax.hf.table import (
+    Tensor,
+    Weight,
+    adapter_weights,
+    check_shapes,
+    leaf_of,
+    tensors,
+    weights,
+)
 from seirenes_jax.hosts import first
 from seirenes_jax.models.config import ModelConfig
+from seirenes_jax.models.lora import LEAVES, merged, split
 from seirenes_jax.state import Params
 from seirenes_jax.store import Folder, at, copy_tree, is_remote
 from seirenes_jax.text import Tokenizer
 
+CARD = "adapter_config.json"
 SHARD_BYTES = 4 * 2**30
 WRITTEN = 16 * 2**20  # bytes handed to a file at once: a store may copy what it is given
 
@@ -35,14 +45,14 @@ def export(
     params: Params, config: ModelConfig, folder: Folder | str | Path, *, tokenizer: Tokenizer,
     dtype: str, shard_bytes: int = SHARD_BYTES,
 ) -> None:  # fmt: skip
-    """Write a folder. A local one appears when it is whole.
+    """Write a folder, adapters merged. A local one appears when it is whole.
 
     In an object store nothing appears at once: config.json, without which it is no model, goes
     first from what was there and comes last.
     """
     final = at(folder) if is_remote(folder) else at(folder).absolute()
     table = weights(config)
-    check_shapes(params, table)
+    _check(params, config)
     if tokenizer.vocab_size > config.vocab:
         raise ConfigError(
             f"export: the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab} rows"
@@ -55,7 +65,7 @@ def export(
     shards = _shards(list(tensors(table)), dtype_of(dtype), shard_bytes)
     if shared and jax.process_index() != 0:
         for shard in shards.values():
-            for _ in _gathered(params, shard):
+            for _ in _gathered(params, shard, config):
                 pass  # process 0 asks for the same tensors in the same order
         return
     target = final if is_remote(final) else final.with_name(f".{final.name}.partial")
@@ -65,7 +75,8 @@ def export(
         shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True, exist_ok=True)
     for name, shard in shards.items():
-        _write_shard(target / name, _gathered(params, shard), shard, dtype_of(dtype))
+        arrays = _gathered(params, shard, config)
+        _write_shard(target / name, arrays, shard, dtype_of(dtype))
     if len(shards) > 1:
         (target / INDEX).write_text(_index(shards, dtype_of(dtype)))
     write_config(config, target, tokenizer=tokenizer, dtype=dtype)
@@ -74,9 +85,45 @@ def export(
         target.rename(final)
 
 
-def _may_write(folder: Folder) -> str:
+def export_adapter(
+    adapters: Params, config: ModelConfig, folder: Folder | str | Path, *, base: str
+) -> None:
+    """Write what PEFT loads onto `base`: the adapters alone, in float32."""
+    lora = config.lora
+    if lora is None:
+        raise ConfigError("export: the run has no adapters (model.lora.rank = 0); leave --adapter")
+    table = adapter_weights(config)
+    check_shapes(adapters, table)
+    target = at(folder)
+    _may_write(target, CARD)
+    target.mkdir(parents=True, exist_ok=True)
+    for old in (CARD, "proof.json"):  # the card comes last: without it there is no adapter
+        (target / old).unlink(missing_ok=True)
+    found = list(tensors(table))
+    arrays = (to_host(leaf_of(adapters, weight.path), index) for _, weight, index in found)
+    _write_shard(target / ADAPTER, arrays, found, np.dtype(np.float32))
+    card = {
+        "base_model_name_or_path": base, "bias": "none", "fan_in_fan_out": False,
+        "inference_mode": True, "lora_alpha": lora.alpha, "lora_dropout": 0.0,
+        "peft_type": "LORA", "r": lora.rank, "task_type": "CAUSAL_LM",
+        "target_modules": [f"{name}_proj" for name in lora.targets],
+    }  # fmt: skip
+    (target / CARD).write_text(json.dumps(card, indent=2) + "\n")
+
+
+def _check(params: Params, config: ModelConfig) -> None:
+    """Every array that is wanted, and no other."""
+    base, adapters = split(params)
+    check_shapes(base, weights(config))
+    if config.lora is not None:
+        check_shapes(adapters, adapter_weights(config))
+    elif adapters:
+        raise ConfigError("export: adapters, and a config without them; wanted model.lora.rank > 0")
+
+
+def _may_write(folder: Folder, told_by: str = "config.json") -> str:
     """A new folder, or an export; nothing else is written over."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+    if folder.exists() and any(folder.iterdir()) and not (folder / told_by).is_file():
         raise ConfigError(
             f"export: {folder} holds something else; wanted a new folder or an export"
         )
@@ -135,8 +182,22 @@ def _shards(found: Sequence[Tensor], dtype: np.dtype[Any], most: int) -> dict[st
     return {f"model-{i:05d}-of-{n:05d}.safetensors": s for i, s in enumerate(shards, 1)}
 
 
-def _gathered(params: Params, shard: Sequence[Tensor]) -> Iterator[np.ndarray]:
-    return (to_host(leaf_of(params, weight.path), index) for _, weight, index in shard)
+def _gathered(
+    params: Params, shard: Sequence[Tensor], config: ModelConfig
+) -> Iterator[np.ndarray]:
+    return (whole(params, weight, index, config) for _, weight, index in shard)
+
+
+def whole(
+    params: Params, weight: Weight, index: tuple[int, ...], config: ModelConfig
+) -> np.ndarray:
+    """One tensor, as it stands here, with its adapter merged where it has one."""
+    *above, leaf = weight.path
+    one = to_host(leaf_of(params, weight.path), index)
+    if config.lora is None or leaf != "kernel" or above[-1] not in config.lora.targets:
+        return one
+    a_Dr, b_rF = (to_host(leaf_of(params, (*above, name)), index) for name in LEAVES)
+    return merged(one, a_Dr, b_rF, config.lora)
 
 
 def _write_shard(

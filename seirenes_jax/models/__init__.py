@@ -11,8 +11,9 @@ from seirenes_jax.models.decoder import (
     read,
     step,
 )
+from seirenes_jax.models.lora import join, split, trained, without_adapters
 
 __all__ = [
-    "ModelConfig", "Out", "Slots", "forward", "head_kernel_DV", "init_params", "prefill", "read",
-    "step",
+    "ModelConfig", "Out", "Slots", "forward", "head_kernel_DV", "init_params", "join", "prefill",
+    "read", "split", "step", "trained", "without_adapters",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from jax.sharding import Mesh
 
 from seirenes_jax.errors import ConfigError
-from seirenes_jax.knobs import Model
+from seirenes_jax.knobs import Lora, Model
 from seirenes_jax.state import NOT_RECORDED
 
 PLATFORMS = {"cpu": "cpu", "tpu": "tpu", "gpu": "gpu", "cuda": "gpu", "rocm": "gpu"}
@@ -18,6 +18,7 @@ ATTENTION = {"cpu": "xla", "tpu": "splash", "gpu": "cudnn"}
 MOE = {"cpu": "plain", "tpu": "mosaic", "gpu": "triton"}
 # Kernels written for one platform.
 ONLY_ON = {"splash": "tpu", "cudnn": "gpu", "mosaic": "tpu", "triton": "gpu"}
+EXPERT_PARTS = ("gate", "up", "down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class ModelConfig:
     # How it runs: see `fitted`.
     attention: str = "xla"  # a name in attention.BACKENDS
     moe: str = "plain"  # a name in grouped.PRODUCTS
+    lora: Lora | None = None  # None: no adapters
     balance_scale: float = 1.0  # training multiplies `balance` by it
     replay_routes: bool = True  # experts chosen in decoding are recorded, to be used in training
     mesh: Mesh | None = None  # None: one device
@@ -67,6 +69,19 @@ class ModelConfig:
                 f"least 1, no more than there are, and at most {NOT_RECORDED} experts (routes are "
                 "recorded in one byte)"
             )
+        unknown = [name for name in EXPERT_PARTS if self.lora and name in self.lora.targets]
+        if self.experts and unknown:
+            raise ConfigError(
+                f"model.lora.targets: got {', '.join(unknown)}, which are parts of the "
+                f"{self.experts} experts of this model; experts have no adapters; wanted some of "
+                "q, k, v, o"
+            )
+        if self.mesh is not None and self.kv_heads % self.mesh.shape["tensor"]:
+            raise ConfigError(
+                f"mesh: layers/attention/k/kernel has {self.kv_heads} key/value heads, which do "
+                f"not divide over tensor = {self.mesh.shape['tensor']}; change mesh.tensor (in "
+                "decoding decode.tensor)"
+            )
 
 
 def from_shape(model: Model, *, vocab: int, max_positions: int) -> ModelConfig:
@@ -79,6 +94,14 @@ def from_shape(model: Model, *, vocab: int, max_positions: int) -> ModelConfig:
         max_positions=max_positions, dtype=model.dtype, param_dtype=model.param_dtype,
         remat=model.remat,
     )  # fmt: skip
+
+
+def adapted(config: ModelConfig, model: Model) -> ModelConfig:
+    """With adapters where the knobs want them; the weights under these, which never move, are kept
+    in the compute dtype."""
+    if not model.lora.rank:
+        return config
+    return replace(config, lora=model.lora, param_dtype=model.dtype)
 
 
 def fitted(config: ModelConfig, model: Model, mesh: Mesh) -> ModelConfig:
@@ -99,7 +122,8 @@ def fitted(config: ModelConfig, model: Model, mesh: Mesh) -> ModelConfig:
             )
         attention = "xla"
     return replace(
-        config, attention=attention, moe=_chosen("model.moe", model.moe, MOE, platform),
+        adapted(config, model), attention=attention,
+        moe=_chosen("model.moe", model.moe, MOE, platform),
         balance_scale=model.balance, replay_routes=model.replay_routes,
         mesh=mesh if mesh.size > 1 else None,
     )  # fmt: skip

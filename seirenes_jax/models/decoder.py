@@ -79,10 +79,14 @@ class Attention(nn.Module):
     def __call__(
         self, x_BTD: jax.Array, view: Look | Slots, layer: jax.Array, fresh: Pair | None
     ) -> tuple[jax.Array, Pair]:
-        c = self.config
-        q = Projection(c, (c.width, c.heads, c.head_dim), bias=c.qkv_bias, name="q")(x_BTD)
-        k = Projection(c, (c.width, c.kv_heads, c.head_dim), bias=c.qkv_bias, name="k")(x_BTD)
-        v = Projection(c, (c.width, c.kv_heads, c.head_dim), bias=c.qkv_bias, name="v")(x_BTD)
+        c, (B, T, _) = self.config, x_BTD.shape
+
+        def part(name: str, heads: int) -> jax.Array:
+            one = Projection(c, heads * c.head_dim, bias=c.qkv_bias, name=name)
+            flat: jax.Array = one(x_BTD)
+            return flat.reshape(B, T, heads, c.head_dim)
+
+        q, k, v = part("q", c.heads), part("k", c.kv_heads), part("v", c.kv_heads)
         if c.qk_norm:
             q, k = RMSNorm(c, name="q_norm")(q), RMSNorm(c, name="k_norm")(k)
         positions_BT = view.positions_BT
@@ -93,8 +97,7 @@ class Attention(nn.Module):
         else:
             assert fresh is not None
             out_BTHC, kept = _attend_step(q, (k, v), view, layer, fresh)
-        out = Projection(c, (c.heads, c.head_dim, c.width), inputs=2, name="o")(out_BTHC)
-        return out, kept
+        return Projection(c, c.width, name="o")(out_BTHC.reshape(B, T, -1)), kept
 
 
 def _attend_step(

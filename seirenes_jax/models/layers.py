@@ -1,12 +1,12 @@
-"""The small parts of a decoder: norm, rotary positions, gated feed-forward."""
-
-import math
+"""The small parts of a decoder: norm, rotary positions, projection, gated feed-forward."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from seirenes_jax.knobs import Lora
 from seirenes_jax.models.config import ModelConfig
+from seirenes_jax.models.lora import scale
 
 
 class RMSNorm(nn.Module):
@@ -38,30 +38,44 @@ def rotate(x_BTHC: jax.Array, positions_BT: jax.Array, theta: float) -> jax.Arra
 
 
 class Projection(nn.Module):
-    """A linear map whose kernel keeps its named axes: [D, H, C] in, [H, C, D] out, [D, F] plain."""
+    """A linear map of the last axis. Heads are one axis with their width: a kernel of three axes is
+    turned around in memory for its product, and decoding would do so for every token."""
 
     config: ModelConfig
-    shape: tuple[int, ...]
-    inputs: int = 1  # how many trailing axes of x are contracted
+    outputs: int
     bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
+        shape = (x.shape[-1], self.outputs)
         kernel = self.param(
-            "kernel", nn.initializers.normal(c.init_std), self.shape, jnp.dtype(c.param_dtype)
+            "kernel", nn.initializers.normal(c.init_std), shape, jnp.dtype(c.param_dtype)
         )
         # One plain matrix product: XLA on CPU runs the backward pass of others 4 times slower.
-        lead, width = x.shape[: x.ndim - self.inputs], math.prod(self.shape[: self.inputs])
-        y = jnp.dot(x.reshape(-1, width), kernel.astype(x.dtype).reshape(width, -1))
-        y = y.reshape(*lead, *self.shape[self.inputs :])
+        rows = x.reshape(-1, shape[0])
+        y = jnp.dot(rows, kernel.astype(x.dtype))
+        if c.lora is not None and self.name in c.lora.targets:
+            y = y + self._adapted(rows, c.lora)
         if self.bias:
             b = self.param(
-                "bias", nn.initializers.zeros_init(), self.shape[self.inputs :],
-                jnp.dtype(c.param_dtype),
+                "bias", nn.initializers.zeros_init(), shape[1:], jnp.dtype(c.param_dtype)
             )
-            y = y + jnp.expand_dims(b.astype(y.dtype), tuple(range(y.ndim - b.ndim)))
-        return y
+            y = y + b.astype(y.dtype)[None]
+        return y.reshape(*x.shape[:-1], self.outputs)
+
+    def _adapted(self, x_MD: jax.Array, lora: Lora) -> jax.Array:
+        """scale * (x A) B, never x (A B). Begins as PEFT's: A uniform within 1 / sqrt(D), B 0."""
+        a_Dr = self.param(
+            "lora_a", nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+            (x_MD.shape[1], lora.rank), jnp.float32,
+        )  # fmt: skip
+        b_rF = self.param(
+            "lora_b", nn.initializers.zeros_init(), (lora.rank, self.outputs), jnp.float32
+        )
+        x_Mr = jnp.dot(x_MD, a_Dr.astype(x_MD.dtype)) * scale(lora)
+        y_MF: jax.Array = jnp.dot(x_Mr, b_rF.astype(x_MD.dtype))
+        return y_MF
 
 
 class FeedForward(nn.Module):
@@ -72,6 +86,6 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         c = self.config
-        gate_BTF = Projection(c, (c.width, c.ff), name="gate")(x_BTD)
-        up_BTF = Projection(c, (c.width, c.ff), name="up")(x_BTD)
-        return Projection(c, (c.ff, c.width), name="down")(nn.silu(gate_BTF) * up_BTF)
+        gate_BTF = Projection(c, c.ff, name="gate")(x_BTD)
+        up_BTF = Projection(c, c.ff, name="up")(x_BTD)
+        return Projection(c, c.width, name="down")(nn.silu(gate_BTF) * up_BTF)

@@ -321,6 +321,22 @@ def test_a_run_is_asked_as_it_was_trained(tmp_path: Path) -> None:
     assert told.reasoner == "{question}!"
 
 
+def test_answers_may_be_as_long_as_the_role_was_trained_on(tmp_path: Path) -> None:
+    from eval.flags import HOW, WHERE, max_context, sampling
+
+    (tmp_path / "config.json").write_text(
+        '{"tokens": {"prompt": 100, "reasoner": 56, "adversary": 40}}'
+    )
+    run = {**WHERE, **HOW, "checkpoint": str(tmp_path)}
+    assert [sampling(run, role).max_tokens for role in ("reasoner", "adversary")] == [56, 40]
+    assert max_context(run, 56) is None  # the server knows the run as well
+    assert sampling({**run, "max_tokens": "7"}, "reasoner").max_tokens == 7
+    assert max_context({**run, "max_tokens": "700"}, 700) == 800
+    weights = {**WHERE, **HOW, "hf": str(tmp_path)}
+    assert sampling(weights, "adversary").max_tokens == 2048
+    assert max_context(weights, 2048) == 4096
+
+
 def test_the_usual_prompts_are_those_of_training() -> None:
     from configs.base import get_config
     from eval.study import ADVERSARY, REASONER

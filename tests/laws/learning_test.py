@@ -36,7 +36,7 @@ T, B = 64, 4
 GSPO = dataclasses.replace(PPO, kind="gspo", clip_low=0.02, clip_high=0.02)
 ADAM = make_optimizer(
     Optimizer(lr=1e-3, warmup_steps=0, schedule="constant", weight_decay=0.1, b1=0.9, b2=0.95,
-              eps=1e-8, clip=1.0), 10,
+              eps=1e-8, clip=1.0, moments="float32"), 10,
 )  # fmt: skip
 
 

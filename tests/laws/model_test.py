@@ -20,7 +20,7 @@ from seirenes_jax.models.decoder import LEARN, Block, Layer, look
 from seirenes_jax.models.layers import RMSNorm
 from seirenes_jax.state import DecodeState, TrainBatch
 from seirenes_jax.step import logprobs_and_entropy, score_step
-from tests.laws.small import CONFIG, MOE, groups, params
+from tests.laws.small import CONFIG, MOE, groups, params, wishes
 
 T = 48
 
@@ -242,8 +242,8 @@ def run(
     state: DecodeState, temperature: float, config: ModelConfig = CONFIG
 ) -> tuple[DecodeState, Drawn]:
     state, drawn = run_chunk(
-        params(config=config), state, jnp.float32(temperature), config=config, chunk=CHUNK,
-        columns=COLUMNS, stop_ids=(), top_k=0, top_p=1.0,
+        params(config=config), state, wishes(SLOTS, temperature), config=config, chunk=CHUNK,
+        columns=COLUMNS, stop_ids=(), filters=False,
     )  # fmt: skip
     return state, jax.tree.map(np.asarray, drawn)
 

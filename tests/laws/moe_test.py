@@ -30,6 +30,7 @@ from tests.laws.small import (
     plan,
     rollout_batches,
     rollouts,
+    wishes,
 )  # fmt: skip
 
 T, B = 64, 4
@@ -251,8 +252,8 @@ def test_nothing_is_recorded_where_it_is_not_wanted() -> None:
             partial(admit, config=config), weights, state, (zeros_PT, zeros_B), filled
         )
         _, drawn = jax.eval_shape(
-            partial(run_chunk, config=config, chunk=3, columns=columns, stop_ids=(1,), top_k=0,
-                    top_p=1.0), weights, state, jnp.float32(1),
+            partial(run_chunk, config=config, chunk=3, columns=columns, stop_ids=(1,),
+                    filters=False), weights, state, wishes(slots, 1.0),
         )  # fmt: skip
         return [of_prompts, drawn.routes_BUNk]
 

@@ -1,10 +1,25 @@
 """The sampler against the trainer: same tokens and logprobs, whatever slots, company, chunks."""
 
+import jax
 import numpy as np
 import pytest
 
+from seirenes_jax import knobs
+from seirenes_jax.rng import draw_key
+from seirenes_jax.sampler import Draw, Seat
+from seirenes_jax.sharding import make_mesh, param_shardings
 from seirenes_jax.step import score_step
-from tests.laws.small import CONFIG, STOP, asks, make_sampler, params, rollout_batches, rollouts
+from seirenes_jax.types import Name
+from tests.laws.small import (
+    CONFIG,
+    STOP,
+    Letters,
+    asks,
+    make_sampler,
+    params,
+    rollout_batches,
+    rollouts,
+)
 
 
 @pytest.mark.parametrize("slots,chunk", [(32, 3), (3, 16)])
@@ -24,6 +39,25 @@ def test_equal_schedule_gives_equal_bits() -> None:
     for first, second in zip(rollouts(), again, strict=True):
         np.testing.assert_array_equal(first.tokens, second.tokens)
         np.testing.assert_array_equal(first.logprobs, second.logprobs)
+
+
+def test_what_was_let_go_begins_again_alike() -> None:
+    """Also on a mesh of one: new slots lie where used ones do, else each wants a program."""
+    alone = make_mesh(knobs.Mesh(1, 1, 1, 1, 1))
+    weights = jax.device_put(params(), param_shardings(params(), alone))
+    sampler = make_sampler(slots=4, chunk=5, weights=weights)
+    new = sampler._lanes["live"].state
+    again = sampler.generate(asks())
+    used = sampler._lanes["live"].state
+    for name, x in vars(used).items():
+        y = vars(new)[name]
+        assert x.committed and y.committed and x.sharding.is_equivalent_to(y.sharding, x.ndim)
+    for first, second in zip(rollouts(), again, strict=True):
+        np.testing.assert_array_equal(first.tokens, second.tokens)
+    sampler.release()
+    assert not sampler._lanes
+    sampler.load("live", weights, step=5)
+    assert sampler.generate(asks()[:1])[0].tokens.tolist() == rollouts()[0].tokens.tolist()
 
 
 def test_other_names_and_steps_draw_other_tokens() -> None:
@@ -66,3 +100,47 @@ def test_lengths_and_stops_are_explicit() -> None:
         assert rollout.policy_step == 5
         stops.add(rollout.stop)
     assert stops == {"eos", "length"}
+
+
+def test_what_was_dropped_frees_its_slot_and_changes_nobody_else() -> None:
+    sampler = make_sampler(slots=4, chunk=5)
+    wanted = {rollout.name: rollout for rollout in rollouts()}
+    gone = {name for name in wanted if name.problem in ("p0", "p3")}
+    found = sampler.ask(asks())  # four of p0 and p1 sit, the others wait
+    assert {seat.name.problem for seat in sampler.underway()} == {"p0", "p1"}
+    sampler.drop(gone)
+    assert len(list(sampler.underway())) == 1
+    while sampler.busy:
+        found += sampler.ask(())
+    assert {rollout.name for rollout in found} == wanted.keys() - gone
+    for rollout in found:
+        np.testing.assert_array_equal(rollout.tokens, wanted[rollout.name].tokens)
+
+
+def test_samples_of_other_temperatures_and_filters_share_a_batch() -> None:
+    together = make_sampler(slots=4, chunk=5)
+    hows = [(1.0, 0, 1.0), (0.0, 0, 1.0), (0.7, 3, 1.0), (1.3, 0, 0.8)]
+    ask = asks()[2][1]
+    prompt = Letters().render(ask.messages)
+    names = [Name("p", 0, "", 0, 0, sample) for sample in range(len(hows))]
+
+    def seat(at: int) -> Seat:
+        return Seat(names[at], ask, prompt, Draw(draw_key(7, 2, names[at]), *hows[at]))
+
+    together.put(seat(at) for at in range(len(hows)))
+    found = {}
+    while together.busy:
+        found |= {rollout.name: rollout for rollout in together.ask(())}
+    for at, name in enumerate(names):
+        alone = make_sampler(slots=3, chunk=16)
+        alone.put([seat(at)])
+        (other,) = [rollout for _ in range(3) for rollout in alone.ask(())]
+        np.testing.assert_array_equal(found[name].tokens, other.tokens)
+        np.testing.assert_allclose(found[name].logprobs, other.logprobs, atol=1e-5)
+
+
+def test_prompts_filled_up_to_different_lengths_are_answered_alike() -> None:
+    made = make_sampler(slots=4, chunk=5, prefill_rows=2, prefill_tokens=(4, 12))
+    for rollout, other in zip(made.generate(asks()), rollouts(), strict=True):
+        np.testing.assert_array_equal(rollout.tokens, other.tokens)
+        np.testing.assert_allclose(rollout.logprobs, other.logprobs, atol=1e-5)

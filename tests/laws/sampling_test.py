@@ -1,6 +1,7 @@
 """Laws of a draw: its frequencies, its support, its logprob, and what it may depend on."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,9 @@ from scipy.special import chdtrc
 
 from seirenes_jax import sampling
 from seirenes_jax.rng import draw_key
-from seirenes_jax.sampling import GREEDY, draw, filtered
+from seirenes_jax.sampling import GREEDY, Wishes, draw, filtered
 from seirenes_jax.types import Name
+from tests.laws.small import wishes
 
 uniforms = jax.jit(sampling.uniforms)
 V, B = 16, 8192
@@ -21,14 +23,24 @@ LOGITS_V = np.random.default_rng(5).normal(size=V).astype(np.float32) * 1.5
 SMALLEST = 2.0**-24  # of all uniforms: 1 - (1 - 2**-24)
 
 
-@partial(jax.jit, static_argnames=("top_k", "top_p"))
+@partial(jax.jit, static_argnames=("filters",))
+def drawn(
+    logits_V: jax.Array, uniform_B: jax.Array, how: Wishes, *, filters: bool
+) -> tuple[jax.Array, jax.Array]:
+    logits_BV = jnp.broadcast_to(logits_V[None], (uniform_B.shape[0], logits_V.shape[0]))
+    return draw(logits_BV, uniform_B, how, filters=filters)
+
+
 def many(
-    logits_V: jax.Array, uniform_B: jax.Array, temperature: jax.Array, *, top_k: int = 0,
+    logits_V: jax.Array, uniform_B: jax.Array, temperature: float, *, top_k: int = 0,
     top_p: float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """One draw a uniform from the same distribution."""
-    logits_BV = jnp.broadcast_to(logits_V[None], (uniform_B.shape[0], logits_V.shape[0]))
-    return draw(logits_BV, uniform_B, temperature, top_k=top_k, top_p=top_p)
+    how = wishes(len(uniform_B), float(temperature), top_k=top_k, top_p=top_p)
+    found: tuple[jax.Array, jax.Array] = drawn(
+        logits_V, uniform_B, how, filters=top_k > 0 or top_p < 1.0
+    )
+    return found
 
 
 def softmax(logits_V: np.ndarray, temperature: float) -> np.ndarray:
@@ -88,13 +100,20 @@ def test_draws_of_one_sample_are_independent_of_one_another() -> None:
     assert np.max(np.abs(between)) < 0.25  # 4 standard errors of 1 / sqrt(256)
 
 
-@partial(jax.jit, static_argnames=("top_k", "top_p"))
 def both(
-    logits_V: jax.Array, uniform_B: jax.Array, temperature: jax.Array, *, top_k: int, top_p: float
+    logits_V: np.ndarray, uniform_B: np.ndarray, temperature: float, *, top_k: int, top_p: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    scaled_BV = logits_V[None] / temperature
-    drawn = many(logits_V, uniform_B, temperature, top_k=top_k, top_p=top_p)
-    return filtered(scaled_BV, top_k=top_k, top_p=top_p)[0], *drawn
+    left_BV = left(logits_V[None] / np.float32(temperature), top_k=top_k, top_p=top_p)
+    return left_BV[0], *many(logits_V, uniform_B, temperature, top_k=top_k, top_p=top_p)
+
+
+def left(logits_BV: np.ndarray, *, top_k: int, top_p: float) -> jax.Array:
+    how = wishes(len(logits_BV), 1.0, top_k=top_k, top_p=top_p)
+    found: jax.Array = jitted(logits_BV, how.top_k_B, how.top_p_B)
+    return found
+
+
+jitted = jax.jit(filtered)
 
 
 @pytest.mark.parametrize(("top_k", "top_p"), [(0, 0.5), (3, 1.0), (1, 0.9), (7, 0.9), (V, 1e-6)])
@@ -123,8 +142,8 @@ def test_the_support_is_exact_and_its_probabilities_sum_to_one(
 
 
 def test_equal_logits_are_not_told_apart_by_top_k_alone() -> None:
-    left = filtered(jnp.array([[1.0, 0.0, 1.0, 0.0, 2.0]]), top_k=2, top_p=1.0)
-    assert np.flatnonzero(np.isfinite(left[0])).tolist() == [0, 2, 4]
+    kept_BV = left(np.array([[1.0, 0.0, 1.0, 0.0, 2.0]], np.float32), top_k=2, top_p=1.0)
+    assert np.flatnonzero(np.isfinite(kept_BV[0])).tolist() == [0, 2, 4]
 
 
 @pytest.mark.parametrize("uniform", [SMALLEST, 0.5, 1.0])
@@ -172,3 +191,27 @@ def test_greedy_takes_the_likeliest_and_reports_its_logprob_at_temperature_one()
     tokens_B, logp_B = many(LOGITS_V, uniform_B, jnp.float32(GREEDY))
     assert set(np.asarray(tokens_B).tolist()) == {int(np.argmax(LOGITS_V))}
     np.testing.assert_allclose(logp_B, np.log(softmax(LOGITS_V, 1.0).max()), rtol=1e-5)
+
+
+def test_rows_of_one_batch_are_drawn_as_each_of_them_wishes() -> None:
+    temperatures = np.array([1.0, 0.0, 0.7, 2.0, 1.0, 0.7], np.float32)
+    top_ks, top_ps = np.array([0, 0, 3, 0, 5, 2]), np.array([1, 1, 1, 0.6, 0.8, 0.9], np.float32)
+    made: Any = Wishes
+    how = made(temperature_B=temperatures, top_k_B=top_ks.astype(np.int32), top_p_B=top_ps)
+    uniform_B = jnp.linspace(0.2, 0.9, len(top_ks), dtype=jnp.float32)
+    tokens_B, logp_B = drawn(LOGITS_V, uniform_B, how, filters=True)
+    for row in range(len(top_ks)):
+        alone = many(
+            LOGITS_V, uniform_B[row : row + 1], float(temperatures[row]),
+            top_k=int(top_ks[row]), top_p=float(top_ps[row]),
+        )  # fmt: skip
+        assert int(tokens_B[row]) == int(alone[0][0])
+        np.testing.assert_allclose(logp_B[row], alone[1][0], atol=1e-6)
+
+
+def test_what_is_off_for_a_row_changes_none_of_its_bits() -> None:
+    uniform_B = uniforms(keys(64), jnp.zeros(64, jnp.int32))
+    how = wishes(64, 0.7)
+    plain, through = (drawn(LOGITS_V, uniform_B, how, filters=flag) for flag in (False, True))
+    np.testing.assert_array_equal(plain[0], through[0])
+    np.testing.assert_allclose(plain[1], through[1], atol=1e-6)

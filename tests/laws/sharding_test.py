@@ -177,8 +177,10 @@ def test_a_gradient_of_zero_lives_where_its_parameters_live() -> None:
     [("tensor 4", "layers/attention/k/kernel"), ("fsdp 5", "embed"), ("expert 3", "moe/down")],
 )
 def test_what_does_not_divide_is_refused_by_name(mesh: str, name: str) -> None:
+    devices = make_mesh(sizes_of(mesh))
     with pytest.raises(ConfigError) as refused:
-        param_shardings(params(config=MOE), make_mesh(sizes_of(mesh)))
+        dataclasses.replace(MOE, mesh=devices)  # 2 x 12 numbers divide by 4, 2 heads do not
+        param_shardings(params(config=MOE), devices)
     said, (axis, size) = str(refused.value), mesh.split()
     assert name in said and f"mesh.{axis}" in said and f"{axis} = {size}" in said
 

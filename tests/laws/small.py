@@ -5,6 +5,7 @@ Shared, because programs are compiled once per process for equal configs and equ
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,7 +15,8 @@ import numpy as np
 from seirenes_jax import knobs
 from seirenes_jax.batch import Piece, Plan, lay_out, pack
 from seirenes_jax.models import ModelConfig, init_params
-from seirenes_jax.sampler import Sampler
+from seirenes_jax.sampler import PREFILL_ROWS, Sampler
+from seirenes_jax.sampling import Wishes
 from seirenes_jax.state import TrainBatch
 from seirenes_jax.types import Ask, Messages, Name, Rollout
 
@@ -58,15 +60,29 @@ class Letters:
         return [" ".join(map(str, ids)) for ids in answers]
 
 
+def wishes(
+    rows: int, temperature: float, *, top_k: int = 0, top_p: float = 1.0
+) -> Wishes:
+    """All rows drawn alike."""
+    made: Any = Wishes
+    found: Wishes = made(
+        temperature_B=np.full(rows, temperature, np.float32),
+        top_k_B=np.full(rows, top_k, np.int32), top_p_B=np.full(rows, top_p, np.float32),
+    )  # fmt: skip
+    return found
+
+
 def make_sampler(
     *, slots: int, chunk: int, temperature: float = 1.0, top_p: float = 1.0,
-    config: ModelConfig = CONFIG, weights: Any = None,
+    config: ModelConfig = CONFIG, weights: Any = None, prefill_rows: int = PREFILL_ROWS,
+    prefill_tokens: Sequence[int] = (),
 ) -> Sampler:  # fmt: skip
     tokenizer: Any = Letters()
     made = Sampler(
         config, tokenizer,
         knobs.Sampler(slots=slots, chunk=chunk, temperature=temperature, top_k=0, top_p=top_p),
-        seed=7, prompt_tokens=20, answer_tokens=14,
+        seed=7, prompt_tokens=20, answer_tokens=14, prefill_rows=prefill_rows,
+        prefill_tokens=prefill_tokens,
     )  # fmt: skip
     made.load("live", params(config=config) if weights is None else weights, step=5)
     made.begin(2, temperature)

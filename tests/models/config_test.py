@@ -4,16 +4,20 @@ import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from seirenes_jax.errors import ConfigError
-from seirenes_jax.knobs import Model
+from seirenes_jax.knobs import Lora, Model
+from seirenes_jax.models import init_params, split
 from seirenes_jax.models.attention import BACKENDS
 from seirenes_jax.models.config import ATTENTION, MOE, ONLY_ON, PLATFORMS, fitted
 from seirenes_jax.models.grouped import PRODUCTS
 from seirenes_jax.settings import load
 from tests.laws.small import CONFIG
+from tests.laws.small import MOE as EXPERTS
 
 KNOBS = load("configs/tiny.py")[0].model
 ROUGH = dataclasses.replace(CONFIG, dtype="bfloat16")
@@ -22,7 +26,7 @@ ROUGH = dataclasses.replace(CONFIG, dtype="bfloat16")
 def devices(platform: str, count: int = 1) -> Any:
     """All of a mesh that is looked at."""
     found = np.array([SimpleNamespace(platform=platform)] * count, dtype=object)
-    return SimpleNamespace(devices=found, size=count)
+    return SimpleNamespace(devices=found, size=count, shape={"tensor": 1})
 
 
 def knobs(**changed: Any) -> Model:
@@ -82,6 +86,22 @@ def test_the_tables_name_what_there_is() -> None:
     assert set(ATTENTION.values()) == set(BACKENDS)
     assert set(MOE.values()) == set(PRODUCTS)
     assert set(ONLY_ON) <= BACKENDS.keys() | PRODUCTS.keys()
+
+
+def test_what_adapters_stand_on_is_kept_in_the_compute_dtype() -> None:
+    lora = dataclasses.replace(KNOBS.lora, rank=4, targets=("q", "v"))
+    config = fitted(ROUGH, knobs(lora=lora, dtype="bfloat16"), devices("cpu"))
+    assert config.lora == lora and config.param_dtype == "bfloat16"
+    base, adapters = split(jax.eval_shape(lambda: init_params(config, 0)))
+    assert {leaf.dtype for leaf in jax.tree.leaves(base)} == {jnp.dtype("bfloat16")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(adapters)} == {jnp.dtype("float32")}
+    off = fitted(ROUGH, knobs(dtype="bfloat16"), devices("cpu"))
+    assert off.lora is None and off.param_dtype == "float32"
+
+
+def test_experts_have_no_adapters() -> None:
+    with pytest.raises(ConfigError, match="got gate, down, which are parts of the 8 experts"):
+        dataclasses.replace(EXPERTS, lora=Lora(4, 8.0, ("q", "gate", "down")))
 
 
 def test_experts_must_be_nameable_in_a_byte() -> None:

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from seirenes_jax.batch import fill
@@ -13,7 +12,7 @@ from seirenes_jax.decode import empty, run_chunk
 from seirenes_jax.knobs import Batch
 from seirenes_jax.models import ModelConfig, init_params
 from seirenes_jax.step import add_gradient
-from tests.laws.small import CONFIG, MOE, PPO, STREAMS
+from tests.laws.small import CONFIG, MOE, PPO, STREAMS, wishes
 
 
 def scopes(lowered: Any) -> set[str]:
@@ -31,7 +30,7 @@ def test_a_profile_reads_like_the_model(config: ModelConfig, part: str) -> None:
     learn = partial(add_gradient.lower, config=config, loss=PPO, streams=STREAMS)
     assert {"embed", "attention", part, "head", "loss"} <= scopes(learn(weights, weights, batch))
     state = jax.eval_shape(lambda: empty(config, slots=2, columns=16))
-    play = partial(run_chunk.lower, config=config, chunk=2, columns=16, stop_ids=(1,), top_k=0)
-    found = scopes(play(weights, state, jnp.float32(1.0), top_p=1.0))
+    play = partial(run_chunk.lower, config=config, chunk=2, columns=16, stop_ids=(1,))
+    found = scopes(play(weights, state, wishes(2, 1.0), filters=False))
     assert {"embed", "attention", part, "head", "draw"} <= found
     assert not ({"feed_forward", "experts"} - {part}) & found

@@ -64,6 +64,8 @@ def refused(
         ("batch.row_tokens=50", "batch.row_tokens: got 50; a prompt and its answer take up to"),
         ("model.shape.heads=3 model.shape.kv_heads=2", "does not divide over model.shape.kv_heads"),
         ("model.shape.head_dim=31", "head_dim: got 31"),
+        ("model.lora.targets=q,w", "model.lora.targets: got q, w; wanted some of q, k, v, o, gate"),
+        ("model.lora.rank=4 model.param_dtype=bfloat16", "adapters are trained in float32"),
         ("mesh.data=3 batch.rows=4", "batch.rows: got 4, which does not divide over mesh.data"),
         ("mesh.data=16 batch.rows=16", "there are 8 (cpu)"),
         ("rollouts.hinted=0", "game=rlvr plays without"),
