@@ -124,7 +124,7 @@ def lora_h100(c: ConfigDict) -> None:
     Plan: not made yet.
     """
     adapters(c)
-    c.batch.rows, c.sampler.slots = 2, 24
+    c.batch.rows, c.sampler.slots = 2, 32
 
 
 def lora_24g(c: ConfigDict) -> None:

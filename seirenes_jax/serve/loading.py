@@ -104,6 +104,6 @@ def _seated(
     numbers = 2 * config.layers * slots * config.kv_heads * sampler.columns * config.head_dim
     say(
         f"the cache of {slots} slots of {context} tokens takes "
-        f"{numbers * jnp.dtype(config.dtype).itemsize / 2**30:.2f} GiB", sys.stderr
+        f"{numbers * jnp.dtype(config.dtype).itemsize / 2**30:.3g} GiB", sys.stderr
     )  # fmt: skip
     return sampler, context
