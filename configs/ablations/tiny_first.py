@@ -15,7 +15,7 @@ adversary and above shuffled hints, in both seeds.
 BASE = "configs/tiny.py"
 
 COMMON = {
-    "budget.tokens": 4_200_000,  # what ends a cell
+    "budget.tokens": 3_300_000,  # what ends a cell
     "steps": 1000,  # more than the budget allows
     "eval.final_problems": 1000,
 }
