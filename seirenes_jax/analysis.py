@@ -20,6 +20,8 @@ from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 
 from seirenes_jax.errors import DataError
 
+MOST_INSIDE = 5  # lines whose legend finds room in a panel
+LEAST_SPAN = 0.1  # of an axis in percent
 OKABE_ITO = (
     "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#7A7A7A", "#F0E442",
 )  # fmt: skip
@@ -299,8 +301,20 @@ def plot_curves(
             axes.set(title=title, xlabel="step")
             if percent:
                 axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
-            axes.legend(fontsize=8)
+                _widen(axes)
+            if len(lines) > MOST_INSIDE:
+                axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+            else:
+                axes.legend(fontsize=8)
         _save(figure, path)
+
+
+def _widen(axes: Axes) -> None:
+    """At least ten points from bottom to top: noise must not look like a cliff."""
+    low, high = axes.get_ylim()
+    if high - low < LEAST_SPAN:
+        middle = (low + high) / 2
+        axes.set_ylim(middle - LEAST_SPAN / 2, middle + LEAST_SPAN / 2)
 
 
 def _draw_line(axes: Axes, name: str, seeds: Sequence[Curve], color: str) -> None:
