@@ -31,7 +31,10 @@ class Policy:
         self.say, self.temperatures, self.asked = say, list[float](), list[tuple[Name, Ask]]()
 
     def load(self, policy: str, params: object, step: int) -> None:
-        self.params = params
+        self.params, self.held = params, True
+
+    def release(self) -> None:
+        self.held = False
 
     def begin(self, step: int, temperature: float) -> None:
         self.temperatures.append(temperature)
@@ -86,7 +89,7 @@ def test_marks_are_greedy_in_the_order_of_problems_and_blank_where_nothing_was_m
     said = {"p0": "right", "p1": "garbage", "p2": "wrong", "p3": "endless"}
     measure, policy = evaluator(lambda name, ask: said[name.problem])
     assert measure.marks("weights", None, 4) == [1, None, 0, None]
-    assert policy.temperatures == [0.0] and policy.params == "weights"
+    assert policy.temperatures == [0.0] and policy.params == "weights" and not policy.held
     assert measure.marks("weights", [None, "a", "b"], 3) == [None, None, 0]
     asked = policy.asked[4:]
     assert [name.problem for name, _ in asked] == ["p1", "p2"]
