@@ -155,7 +155,12 @@ def test_two_commands_cannot_share_a_folder(
     assert "another process works in" in capsys.readouterr().err
 
 
-def _kill_and_resume(tmp_path: Path, kills: int, count: int) -> None:
+@pytest.mark.parametrize(
+    ("kills", "count"), [(3, 30), pytest.param(20, 200, marks=pytest.mark.long)]
+)
+def test_killed_and_resumed_it_ends_as_if_undisturbed(
+    tmp_path: Path, kills: int, count: int
+) -> None:
     """Killed at random moments, resumed, and equal to a run that nobody disturbed."""
     data, out = problems(tmp_path, count), tmp_path / "out"
     flags = ("--n=4", "--per_request=3", "--concurrency=4")
@@ -194,15 +199,6 @@ def _kill_and_resume(tmp_path: Path, kills: int, count: int) -> None:
     assert timeless(out) == disturbed
     keys = [(row["problem_id"], row["sample"]) for row in responses(out)]
     assert len(keys) == len(set(keys)) == 4 * count
-
-
-def test_killed_and_resumed_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
-    _kill_and_resume(tmp_path, kills=3, count=30)
-
-
-@pytest.mark.long
-def test_killed_twenty_times_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
-    _kill_and_resume(tmp_path, kills=20, count=200)
 
 
 def test_sigterm_ends_with_75_and_keeps_what_came(tmp_path: Path) -> None:
