@@ -200,8 +200,9 @@ on_worker() { # install | run FLAGS... | stop
     if ! running; then
       printf '%q ' "$@" >"$STATE/flags"
       rm -f "$STATE/code"
+      : >"$STATE/output" # here, not by the process below: it may come later than `tail`
       # Of its own session: it outlives the connection.
-      setsid nohup bash "$root/launch/tpu_pod.sh" --on_worker work "$@" >"$STATE/output" 2>&1 \
+      setsid nohup bash "$root/launch/tpu_pod.sh" --on_worker work "$@" >>"$STATE/output" 2>&1 \
         </dev/null &
       echo $! >"$STATE/pid"
     elif [ "$(cat "$STATE/flags")" != "$(printf '%q ' "$@")" ]; then
