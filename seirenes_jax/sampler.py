@@ -27,7 +27,7 @@ from seirenes_jax.state import DecodeState, Params
 from seirenes_jax.text import Tokenizer
 from seirenes_jax.types import Ask, Name, Rollout
 
-PREFILL_ROWS = 32  # distinct prompts of one prefill call
+PREFILL_ROWS = 8  # distinct prompts of one prefill call
 
 
 @dataclass(frozen=True, slots=True)

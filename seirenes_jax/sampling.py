@@ -52,12 +52,35 @@ def draw(
     scaled = logits_BV.astype(jnp.float32)
     scaled = scaled / jnp.where(greedy_B, 1.0, wishes.temperature_B)[:, None]
     kept = filtered(scaled, wishes.top_k_B, wishes.top_p_B) if filters else scaled
-    logp_BV = jax.nn.log_softmax(kept, axis=-1)
-    cumulative = jnp.cumsum(jnp.exp(logp_BV), axis=-1)
-    # Scaled by the last sum, so that rounding cannot leave the uniform above it. The first column
-    # that reaches the uniform has positive probability, because the uniform is positive.
-    target = uniform_B[:, None] * cumulative[:, -1:]
-    token_B = jnp.sum(cumulative < target, axis=-1, dtype=jnp.int32)
-    token_B = jnp.where(greedy_B, jnp.argmax(logits_BV, axis=-1).astype(jnp.int32), token_B)
-    logp_B = jnp.take_along_axis(logp_BV, token_B[:, None], axis=-1)[:, 0]
-    return token_B, logp_B
+    most_B1 = jnp.max(kept, axis=-1, keepdims=True)
+    mass_BV = jnp.exp(kept - most_B1)
+    token_B, total_B = _invert(mass_BV, uniform_B)
+    # The first of the likeliest: what argmax says, which XLA on CPU computes number by number.
+    place_V = jnp.arange(kept.shape[-1], dtype=jnp.int32)
+    first_B = jnp.min(jnp.where(kept == most_B1, place_V[None], kept.shape[-1] - 1), axis=-1)
+    token_B = jnp.where(greedy_B, first_B, token_B)
+    logit_B = jnp.take_along_axis(kept, token_B[:, None], axis=-1)[:, 0]
+    return token_B, logit_B - most_B1[:, 0] - jnp.log(total_B)
+
+
+def _invert(mass_BV: jax.Array, uniform_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Where the running sum of each row first reaches its uniform, and the row's sum.
+
+    In two strides, stretches of the row and then the columns of one: a running sum over a whole
+    vocabulary costs more than all else of a draw. A token of no mass is never drawn: every target
+    is positive and is reached where something was added.
+    """
+    B, V = mass_BV.shape
+    width = max(1, round(V**0.5))
+    mass_BjV = jnp.pad(mass_BV, ((0, 0), (0, -V % width))).reshape(B, -1, width)
+    upto_Bj = jnp.cumsum(jnp.sum(mass_BjV, axis=-1), axis=-1)
+    target_B1 = uniform_B[:, None] * upto_Bj[:, -1:]
+    stretch_B1 = jnp.sum(upto_Bj < target_B1, axis=-1, keepdims=True, dtype=jnp.int32)
+    before_B1 = jnp.take_along_axis(upto_Bj, jnp.maximum(stretch_B1 - 1, 0), axis=-1)
+    before_B1 = jnp.where(stretch_B1 > 0, before_B1, 0.0)
+    mass_Bw = jnp.take_along_axis(mass_BjV, stretch_B1[:, :, None], axis=1)[:, 0]
+    upto_Bw = jnp.cumsum(mass_Bw, axis=-1)
+    # No higher than what the stretch holds: its own sum and that of the strides round differently.
+    left_B1 = jnp.minimum(target_B1 - before_B1, upto_Bw[:, -1:])
+    column_B = jnp.sum(upto_Bw < left_B1, axis=-1, dtype=jnp.int32)
+    return stretch_B1[:, 0] * width + column_B, upto_Bj[:, -1]

@@ -2,8 +2,8 @@
 
     python launch/ablate.py --config=configs/ablations/tiny_first.py
 
-Machine: any with 2 CPU cores and 4 GiB. Time: 10 cells of a few minutes each, one after another; the
-warm start is made once and shared. Stop it at any time; the same command goes on.
+Machine: any with 2 CPU cores and 4 GiB. Time: 10 cells of a few minutes each, one after another;
+the warm start is made once and shared. Stop it at any time; the same command goes on.
 
 Every cell starts from the same weights and stops at the same number of generated tokens.
 
