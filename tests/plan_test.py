@@ -349,7 +349,7 @@ def test_every_preset_passes_its_checks(spec: str) -> None:
 
 @pytest.mark.long
 @needs_libtpu
-@pytest.mark.parametrize("spec", [s for s, t in PRESETS.items() if not t.startswith("h")])
+@pytest.mark.parametrize("spec", [s for s, t in PRESETS.items() if t.startswith("v")])
 def test_every_tpu_preset_fits(spec: str, tmp_path: Path) -> None:
     topology: Topology = topologies.parse(PRESETS[spec])
     topologies.get_ready(topology)
