@@ -2,7 +2,7 @@
 
     python launch/ablate.py --config=configs/ablations/tiny_first.py
 
-Machine: any with 2 CPU cores and 4 GiB. Time: 10 cells of a few minutes each, one after another;
+Machine: any with 2 CPU cores and 4 GiB. Time: 8 cells of a few minutes each, one after another;
 the warm start is made once and shared. Stop it at any time; the same command goes on.
 
 Every cell starts from the same weights and stops at the same number of generated tokens.
@@ -27,15 +27,9 @@ CELLS = {
     "grpo_same_tokens": {"game": "rlvr", "rollouts.clean": 28},
     # The starting weights write the hints, for good.
     "frozen": {"game": "seirenes", "adversary.policy": "frozen"},
-    # The same, and no hint that says "ignore" is ever trained on: what is learnt about overrides
-    # then, common hints have taught.
-    "frozen_no_override": {
-        "game": "seirenes", "adversary.policy": "frozen",
-        "hints.gates": ("tag", "length", "leak", "copy", "override"),
-    },
     # Its own hints, each under another question: does a hint's aim matter, or its mere presence?
     "shuffled": {"game": "seirenes", "hints.source": "shuffled"},
-}  # fmt: skip
+}
 
 SEEDS = (0, 1)
 
