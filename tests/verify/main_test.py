@@ -97,3 +97,21 @@ def test_files_and_flags_that_are_not_there(
     assert "workers >= 1" in capsys.readouterr().err
     assert main([str(source), f"--out={tmp_path}/out", "--workers=1"]) == 0
     assert _read(tmp_path / "out") == []
+
+
+def test_where_another_grader_differs_is_written_down(tmp_path: Path) -> None:
+    rows = [
+        {"id": "same", "gold": "5", "response": r"\boxed{5}"},
+        {"id": "mixed", "gold": "7/2", "response": r"\boxed{3 1/2}"},  # math-verify reads 3, 1/2
+        {"id": "none", "gold": "5", "response": "no box"},
+    ]
+    source = _write(tmp_path / "in.jsonl", rows)
+    # On its own: math-verify sets alarms, for which it must have the main thread.
+    command = [sys.executable, "-m", "seirenes_jax.verify", str(source), f"--out={tmp_path}/out",
+               f"--second={tmp_path}/log"]  # fmt: skip
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert [row["verdict"] for row in _read(tmp_path / "out")] == ["right", "right", "wrong"]
+    assert _read(tmp_path / "log") == [
+        {"id": "mixed", "gold": "7/2", "extracted": "3 1/2", "verdict": "right", "second": "wrong"}
+    ]
