@@ -31,7 +31,7 @@ FLOORS = {
     2: """tasks tasks.stories tasks.world tasks.texts tasks.tokenizer games.rlvr games.seirenes play
         streams data batch checkpoint models.layers models.lora models.flash models.grouped
         models.grouped_gpu models.grouped_tpu report_page folder gather metrics progress mirror
-        plan_table
+        compare_page plan_table
         parcel hosts layout roofline serve.asked serve.bodies serve.spoken serve.prompts
         verify.__main__ problems.__main__ hf.config hf.files""",
     3: "games models.attention models.moe checks hf.reader hf.writer",
@@ -48,8 +48,8 @@ FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split(
 
 WORDS = set(
     """types errors rng knobs settings cli text problems hints html analysis report board console
-    report_page folder gather metrics plan_table play streams checks signals games tasks verify
-    store mirror""".split()
+    report_page compare_page folder gather metrics plan_table play streams checks signals games
+    tasks verify store mirror""".split()
 )  # a package stands for all that is in it
 NUMBERS = set("masked advantages optim sampling state losses models decode step".split())
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "grain"}
@@ -68,7 +68,7 @@ EVAL_MAY = set(
 )
 LAUNCH_MAY = set(
     """cli errors parent settings analysis html data sampler batch hf checkpoint serve plan probe
-    proof sweep gather train store""".split()
+    proof sweep gather train store compare_page""".split()
 )
 LINES, FUNCTION_LINES, LAUNCH_LINES = 400, 60, 60
 
