@@ -194,10 +194,10 @@ ADVERSARY = {  # what the starting adversary writes; override and extra_step are
     FACTS: 0.22,
     FALSE_STEP: 0.32,
     USUAL: 0.17,
-    ASIDE: 0.214,
+    ASIDE: 0.224,
     BARE_ANSWER: 0.050,
     OVERRIDE: 0.008,
-    EXTRA: 0.018,
+    EXTRA: 0.008,
 }
 
 EVALUATED: dict[str, tuple[str, ...]] = {  # name of an evaluation -> labels it deals out evenly

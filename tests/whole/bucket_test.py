@@ -90,6 +90,24 @@ def test_forked_exported_and_begun_from(
     assert begun.code == 0, begun
 
 
+@pytest.mark.long
+def test_adapters_in_a_bucket(cache: Path, tmp_path: Path, bucket: Bucket) -> None:
+    knobs = {"model__lora__rank": 4, "steps": 4, "eval__every": 0}
+    mini.train(tmp_path / "run", cache, **knobs)
+    arguments = mini.flags(RUN, cache, **knobs)
+    killed = strike("SIGKILL", ("seirenes_jax.learn:apply_gradient", "before", 4), arguments)
+    assert killed.code == -signal.SIGKILL
+    shutil.rmtree(cache / "spool")
+    ended = mini.launch(arguments)
+    assert ended.code == 0 and "goes on after step" in ended.out, ended
+    here = taken_down(bucket, RUN, tmp_path / "here")
+    assert mini.read(here) == mini.read(tmp_path / "run")
+    # The weights under the adapters lie there once, and are the ones of the other run.
+    base = "base/model.safetensors"
+    assert bucket.written.count(f"bucket/runs/mini/{base}") == 1
+    assert (here / base).read_bytes() == (tmp_path / "run" / base).read_bytes()
+
+
 def test_a_bucket_that_refuses_is_said(cache: Path, bucket: Bucket) -> None:
     bucket.refused = "lease.json"
     ended = mini.launch(mini.flags(RUN, cache))

@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from seirenes_jax import checkpoint
 from tests.whole import mini
+from tests.whole.processes_test import alone, end, same_first_step, start
 from tests.whole.resume_test import strike
 
 EXPORT = (sys.executable, "launch/export.py")
@@ -125,3 +126,20 @@ def test_another_base_is_refused_and_a_run_of_adapters_is_no_start(
     fresh = mini.flags(tmp_path / "fresh", cache, init_from=run, steps=1)
     ended = mini.launch(fresh)
     assert ended.code == 2 and "is a run of adapters" in ended.err, ended
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mesh", [{"mesh__data": 2}, {"mesh__fsdp": 2, "decode__tensor": 1}])
+def test_two_processes_train_the_adapters_one_trains(
+    mesh: dict[str, int], cache: Path, tmp_path: Path
+) -> None:
+    knobs = {**KNOBS, "steps": 2, **mesh}
+    ended = alone(mini.flags(tmp_path / "one", cache, **knobs), devices=2)
+    assert ended.code == 0, ended
+    both = end(start(2, mini.flags(tmp_path / "two", cache, **knobs)))
+    assert [one.code for one in both] == [0, 0], both
+    one, two = (mini.lines(tmp_path / name / "metrics.jsonl")[0] for name in ("one", "two"))
+    same_first_step(one, two)
+    assert one["grad_norm"] > 0
+    # What was exported holds what both processes have learnt, and all of the base.
+    assert weights(tmp_path / "two" / "hf").keys() == weights(tmp_path / "one" / "hf").keys()
