@@ -172,6 +172,12 @@ def get_config() -> ConfigDict:
 
     c.preempt = ConfigDict({"grace_s": 25.0})  # seconds from the signal to a saved, closed run
 
+    c.watchdog = n = ConfigDict()  # a wait is overdue (it is told, with all stacks) ...
+    n.factor = 10.0  # ... after so many times the median of its own laps in this process, ... [D]
+    n.floor_s = 120.0  # ... and never before so many seconds [D]
+    n.laps = 3  # laps before there is a median to speak of: the first ones compile [D]
+    n.hard_s = 14_400.0  # seconds of one wait that end the process with exit code 75; 0 = never [D]
+
     c.eval = e = ConfigDict()
     e.every = 20  # steps; 0 = only before and after
     e.problems = 128  # held-out problems in the loop

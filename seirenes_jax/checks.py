@@ -19,20 +19,21 @@ RANGES: Mapping[tuple[float, float], tuple[str, ...]] = {  # both ends belong to
         "judge.workers", "decode.hosts", "decode.tensor",
         "decode.expert", "warm_start.batch", "warm_start.problems", "model.shape.layers",
         "model.shape.width", "model.shape.heads", "model.shape.kv_heads", "model.shape.head_dim",
-        "model.shape.ff",
+        "model.shape.ff", "watchdog.factor", "watchdog.laps",
     ),
     (0, INF): (
         "steps", "rollouts.hints", "rollouts.hinted", "tokens.overlong_buffer", "hints.min_tokens",
         "streams.resample_rounds", "loss.clip_high", "loss.kl", "optimizer.lr",
         "optimizer.warmup_steps", "optimizer.weight_decay", "warm_start.steps", "warm_start.lr",
         "eval.every", "budget.tokens", "report.rollouts_per_step", "problems.malformed",
-        "model.balance", "model.lora.rank",
+        "model.balance", "model.lora.rank", "watchdog.hard_s",
     ),
     (0, 1): ("problems.mastered_share", "problems.overlap", "hints.copy_share", "loss.clip_low"),
     (0, math.nextafter(1, 0)): ("optimizer.b1", "optimizer.b2", "advantage.ema_decay"),
     (TINIEST, INF): (
         "sampler.temperature", "loss.tis_cap", "optimizer.eps", "optimizer.clip", "advantage.eps",
-        "judge.deadline_s", "preempt.grace_s", "model.shape.rope_theta", "model.lora.alpha",
+        "judge.deadline_s", "preempt.grace_s", "watchdog.floor_s",
+        "model.shape.rope_theta", "model.lora.alpha",
     ),
 }  # fmt: skip
 

@@ -189,6 +189,14 @@ class Preempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Watchdog:
+    factor: float
+    floor_s: float
+    laps: int
+    hard_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Eval:
     every: int
     problems: int
@@ -243,6 +251,7 @@ class Settings:
     decode: Decode
     checkpoint: Checkpoint
     preempt: Preempt
+    watchdog: Watchdog
     eval: Eval
     budget: Budget
     report: Report
@@ -253,7 +262,7 @@ class Settings:
 # On resume these may differ from the stored config: how long, how seen, where; never what.
 FREE_ON_RESUME = (
     "steps", "budget.tokens", "checkpoint", "eval", "report", "profile", "preempt", "mesh",
-    "decode",
+    "decode", "watchdog",
 )  # fmt: skip
 
 LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")

@@ -32,6 +32,7 @@ from seirenes_jax.rng import stable_hash
 from seirenes_jax.signals import listening
 from seirenes_jax.state import TrainState
 from seirenes_jax.types import LIVE, Ask, Name, Problem, Rollout
+from seirenes_jax.watchdog import Watch
 
 
 def main(argv: Sequence[str]) -> int:
@@ -78,7 +79,7 @@ def run(
         try:
             if not progress.before:
                 measure_start(gear, state, progress)
-                save(checkpoints, mirror, state, progress, score=None)
+                save(checkpoints, mirror, state, progress, score=None, watch=gear.watch)
             lap(gear, progress)  # what came before is no part of the first step
             while progress.step < settings.steps and not spent(settings, progress):
                 with profiled(settings.profile.steps, progress.step + 1, mirror.spool):
@@ -87,14 +88,16 @@ def run(
                 score = evaluate_inside(gear, state, progress, row) if due else None
                 log_step(gear, progress, row, notes)
                 if score is not None or progress.step % settings.checkpoint.every == 0:
-                    save(checkpoints, mirror, state, progress, score=score)
+                    save(checkpoints, mirror, state, progress, score=score,
+                         watch=gear.watch)  # fmt: skip
                 if gear.hosts.agree(stop.asked is not None):
                     raise Stopped("between two steps")
         except Stopped:
             whole = progress.before and progress.step == log.logged  # its line is written, too
             if whole and progress.step not in checkpoints.steps():
-                save(checkpoints, mirror, state, progress, score=None)
-            checkpoints.wait()
+                save(checkpoints, mirror, state, progress, score=None, watch=gear.watch)
+            with gear.watch("save"):
+                checkpoints.wait()
             at = max(checkpoints.steps(), default=0)
             log.event(f"stopped after step {at}")
             raise Stopped(
@@ -102,8 +105,9 @@ def run(
                 f"{mirror.home}. The same command goes on from there."
             ) from None
         if progress.step not in checkpoints.steps():
-            save(checkpoints, mirror, state, progress, score=None)
-        checkpoints.wait()
+            save(checkpoints, mirror, state, progress, score=None, watch=gear.watch)
+        with gear.watch("save"):
+            checkpoints.wait()
         return finish(gear.evaluator, state.params, progress, settings=settings, log=log,
                       start=gear.start, clock=gear.clock, lay_out=gear.lay_out,
                       mirror=mirror, base=gear.base)  # fmt: skip
@@ -199,7 +203,7 @@ def play_own(
 
     samples = len(problems) * samples_a_problem(settings)
     with gear.log.bar(f"step {step} rollouts", samples, "answer") as bar:
-        return play(problems, gear.game, context, ask=ask, judge=gear.judge)
+        return play(problems, gear.game, context, ask=ask, judge=gear.judge, watch=gear.watch)
 
 
 def samples_a_problem(settings: Settings) -> int:
@@ -221,7 +225,7 @@ def spent(settings: Settings, progress: Progress) -> bool:
 
 def measure_start(gear: Gear, state: TrainState, progress: Progress) -> None:
     """The `before` of the summary, kept in the first checkpoint."""
-    with gear.clock("eval"):
+    with gear.clock("eval", gear.sampler.waits_for):
         marks, written = gear.evaluator.everything(
             gear.lay_out(state.params), None, gear.settings.eval.final_problems
         )
@@ -234,7 +238,7 @@ def evaluate_inside(
     gear: Gear, state: TrainState, progress: Progress, row: dict[str, Any]
 ) -> float:
     """Clean and the four families on a few held-out problems; their mean decides what is best."""
-    with gear.clock("eval"):
+    with gear.clock("eval", gear.sampler.waits_for):
         marks = gear.evaluator.families(
             gear.lay_out(state.params), gear.settings.eval.problems
         )
@@ -270,11 +274,12 @@ def log_step(gear: Gear, progress: Progress, row: dict[str, Any], notes: list[No
 
 def save(
     checkpoints: Checkpoints, mirror: Mirror, state: TrainState, progress: Progress, *,
-    score: float | None,
+    score: float | None, watch: Watch,
 ) -> None:  # fmt: skip
     """All of the run in one atomic step; the lines of its files are where it is before it is."""
-    mirror.send()
-    arrays, stored = progress.to_host()
-    checkpoints.save(
-        progress.step, state, host_arrays=arrays, host_json=stored, metric=score
-    )
+    with watch("save", lambda: f"the checkpoint of step {progress.step} in {checkpoints.folder}"):
+        mirror.send()
+        arrays, stored = progress.to_host()
+        checkpoints.save(
+            progress.step, state, host_arrays=arrays, host_json=stored, metric=score
+        )

@@ -18,12 +18,11 @@ ROOT = Path(__file__).parent.parent
 HOUSE = "seirenes_jax"
 
 FLOORS = {
-    0: """types errors rng knobs masked advantages optim sampling state board console signals clock
-        packing parent store voice verify verify.extract verify.equal verify.atoms verify.brackets
-        verify.clean verify.compare
-        verify.cursor verify.exact verify.lexer verify.measures verify.numeric verify.parser
-        verify.regions verify.ruling verify.scalars verify.second verify.tree verify.units
-        verify.wire verify.words""",
+    0: """types errors rng knobs masked advantages optim sampling state board console signals
+        clock packing parent store voice watchdog verify verify.extract verify.equal verify.atoms
+        verify.brackets verify.clean verify.compare verify.cursor verify.exact verify.lexer
+        verify.measures verify.numeric verify.parser verify.regions verify.ruling verify.scalars
+        verify.second verify.tree verify.units verify.wire verify.words""",
     1: """settings cli topologies text hints html analysis report games.base losses sharding
         models.config verify.process verify.worker verify.judge problems problems.account
         problems.formats problems.places problems.rows problems.sameness problems.sieve
@@ -49,7 +48,7 @@ FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split(
 WORDS = set(
     """types errors rng knobs settings cli text problems hints html analysis report board console
     report_page folder gather metrics plan_table play streams checks signals games tasks verify
-    store mirror""".split()
+    store mirror watchdog""".split()
 )  # a package stands for all that is in it
 NUMBERS = set("masked advantages optim sampling state losses models decode step".split())
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "grain"}
