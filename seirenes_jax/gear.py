@@ -12,7 +12,7 @@ import optax
 from jax.sharding import NamedSharding
 
 from seirenes_jax import base as bases
-from seirenes_jax import sharding, streams
+from seirenes_jax import evidence, sharding, streams
 from seirenes_jax.batch import Plan
 from seirenes_jax.checkpoint import Checkpoints, digest
 from seirenes_jax.clock import Clock
@@ -192,14 +192,22 @@ def restore(
         found = checkpoints.restore(abstract)
     if found is None:
         log.cut_back(0)
+        _cut_evidence(log, progress)
         log.event("begun")
         return first_state(gear.begin_anew(), gear.optimizer, abstract), progress
     stored = from_host(found.host_arrays, found.host_json)
     bases.refuse_another(stored.base, progress.base, gear.settings.model.path or "its start")
     log.cut_back(found.step)
+    _cut_evidence(log, stored)
     for message in found.messages:
         log.say(message)
         log.event(message)
     log.event(f"goes on after step {found.step}")
     log.say(f"goes on after step {found.step}")
     return found.state, stored
+
+
+def _cut_evidence(log: RunLog, progress: Progress) -> None:
+    """Steps that are to come again are not bad yet."""
+    if writes():
+        evidence.keep_only(log.folder, [one["step"] for one in progress.bad])

@@ -236,6 +236,13 @@ def all_gather(blob: bytes) -> list[bytes]:
     return [bytes(whole) for whole in found]
 
 
+def whole(x: jax.Array) -> np.ndarray:
+    """An array that may lie over the devices of many processes, on the host of each."""
+    if jax.process_count() == 1:
+        return np.asarray(x)
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+
 @contextmanager
 def connected(coordinator: str, processes: int | None, index: int | None) -> Iterator[None]:
     """Join the run's processes; "" = this process is alone, "auto" = ask the cluster.

@@ -147,6 +147,19 @@ class Optimizer:
 
 
 @dataclass(frozen=True, slots=True)
+class Numbers:
+    loss: float
+    gradient: float
+    ratio: float
+    logprob: float
+    in_a_row: int
+    keep: int
+    most_mib: float
+    probe_max: float
+    probe_mean: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sampler:
     slots: int
     chunk: int
@@ -215,6 +228,24 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Alarms:
+    window: int
+    leaked: float
+    passed_leaks: float
+    gate_failures: float
+    duplicates: float
+    template: float
+    adversary_solves: float
+    reasoner_hints: float
+    unreadable: float
+    timeout: float
+    live: Mapping[str, float]
+    entropy: float
+    longer: float
+    shorter: float
+
+
+@dataclass(frozen=True, slots=True)
 class Judge:
     workers: int
     deadline_s: float
@@ -245,6 +276,7 @@ class Settings:
     advantage: Advantage
     loss: Loss
     optimizer: Optimizer
+    numbers: Numbers
     sampler: Sampler
     batch: Batch
     mesh: Mesh
@@ -255,6 +287,7 @@ class Settings:
     eval: Eval
     budget: Budget
     report: Report
+    alarms: Alarms
     judge: Judge
     profile: Profile
 
@@ -262,7 +295,7 @@ class Settings:
 # On resume these may differ from the stored config: how long, how seen, where; never what.
 FREE_ON_RESUME = (
     "steps", "budget.tokens", "checkpoint", "eval", "report", "profile", "preempt", "mesh",
-    "decode", "watchdog",
+    "decode", "watchdog", "alarms",
 )  # fmt: skip
 
 LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
