@@ -147,7 +147,10 @@ def culprits(scene: Scene, it: Evidence) -> list[str]:
     if not any(_is_bad(scene, numbers) for numbers, _ in judged):
         judged = by_gradient(scene, it)
     judged.sort(key=lambda pair: _badness(pair[0]), reverse=True)
-    return [_shown(numbers, one) for numbers, one in judged[:SHOWN]]
+    return [
+        ("\nbad: " if _is_bad(scene, numbers) else "\n") + _shown(numbers, one)
+        for numbers, one in judged[:SHOWN]
+    ]
 
 
 def _own(
@@ -156,16 +159,28 @@ def _own(
     """Largest |logprob| and ratio of a completion, and its advantage."""
     index = it.kept.index(one["micro_batch"])
     batch = it.batches[index]
-    logp_BT = logps[index]
-    here = (batch.segments_BT[one["row"]] == one["segment"]) & batch.train_BT[one["row"]]
-    logp = logp_BT[one["row"]][np.asarray(here)].astype(np.float64)
-    old = np.asarray(batch.logp_old_BT)[one["row"]][np.asarray(here)]
+    here = _mine(batch, one)
+    logp = logps[index][here].astype(np.float64)
+    old = np.asarray(batch.logp_old_BT)[here]
     with np.errstate(over="ignore"):
         ratio = np.exp(logp - old)
     return {
         "logprob": float(np.max(np.abs(logp))), "ratio": float(np.max(ratio)),
-        "advantage": float(one["advantage"]), "weight": float(one["weight"]),
+        "advantage": _of(batch.adv_BT, here), "weight": _of(batch.weight_BT, here),
     }  # fmt: skip
+
+
+def _mine(batch: TrainBatch, one: dict[str, Any]) -> np.ndarray:
+    """Where a completion's tokens are."""
+    found = np.zeros(np.shape(batch.train_BT), bool)
+    found[one["row"]] = np.asarray(batch.segments_BT)[one["row"]] == one["segment"]
+    found &= np.asarray(batch.train_BT)
+    return found
+
+
+def _of(values_BT: Any, here: np.ndarray) -> float:
+    """What all its tokens share."""
+    return float(np.asarray(values_BT)[here][0])
 
 
 def _logprobs(scene: Scene, it: Evidence) -> list[np.ndarray]:
@@ -192,18 +207,18 @@ def by_gradient(scene: Scene, it: Evidence) -> list[tuple[dict[str, float], dict
     batch, found = it.batches[index], []
     for one in it.completions:
         if one["micro_batch"] == it.kept[index]:
-            mine = np.zeros_like(np.asarray(batch.train_BT))
-            mine[one["row"]] = np.asarray(batch.segments_BT)[one["row"]] == one["segment"]
+            mine = _mine(batch, one)
             alone = batch.replace(  # type: ignore[attr-defined]
                 weight_BT=np.where(mine, batch.weight_BT, np.float32(0))
             )
-            found.append(({"gradient norm": own(alone), "advantage": one["advantage"]}, one))
+            said = {"gradient norm": own(alone), "advantage": _of(batch.adv_BT, mine)}
+            found.append((said, one))
     return found
 
 
 def _is_bad(scene: Scene, numbers: dict[str, float]) -> bool:
     limits = scene.settings.numbers
-    known = {"logprob": limits.logprob, "ratio": limits.ratio}
+    known = {"logprob": limits.logprob, "ratio": limits.ratio, "gradient norm": limits.gradient}
     return any(not _within(value, known.get(name, math.inf)) for name, value in numbers.items())
 
 
@@ -231,7 +246,7 @@ def _shown(numbers: dict[str, float], one: dict[str, Any]) -> str:
     name = one["name"]
     told = ", ".join(f"{what} {value:.6g}" for what, value in numbers.items())
     return printable(
-        f"\nproblem {name['problem']!r} visit {name['visit']} turn {name['turn']} ask "
+        f"problem {name['problem']!r} visit {name['visit']} turn {name['turn']} ask "
         f"{name['ask']} sample {name['sample']} ({one['stream']}, micro-batch "
         f"{one['micro_batch']}, row {one['row']}, segment {one['segment']}, {one['tokens']} "
         f"tokens): {told}\n  prompt: {one['prompt']}\n  completion: {one['completion']}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from seirenes_jax import knobs
+from seirenes_jax import hosts, knobs, settings
 from seirenes_jax.clock import Clock
 from seirenes_jax.games import GAMES
 from seirenes_jax.hosts import Whereabouts
@@ -115,6 +115,33 @@ def test_alone_there_are_no_others() -> None:
         assert here.others() == ""
 
 
+def test_with_several_processes_each_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of three, over one table as the runtime keeps it; nothing was heard of the third yet."""
+    table: dict[str, str] = {"at/1": "node-b: play #7 > chunk #210"}
+
+    class Store:
+        def key_value_set(self, key: str, words: str, allow_overwrite: bool) -> None:
+            table[key] = words
+
+        def key_value_dir_get(self, prefix: str) -> list[tuple[str, str]]:
+            return [(key, words) for key, words in table.items() if key.startswith(prefix)]
+
+    monkeypatch.setattr(hosts, "_store", Store)
+    monkeypatch.setattr(hosts, "BEAT_S", 0.01)
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: 3)
+    monkeypatch.setattr(hosts.jax, "process_index", lambda: 0)
+    here = Whereabouts()
+    with here.shared(lambda: "play #7 > exchange #7"):
+        until = time.monotonic() + 20
+        while "node-b" not in here.others() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert here.others().splitlines() == [
+            "  process 1 of 3 on node-b: play #7 > chunk #210",
+            "  process 2 of 3 on a host not heard of: nothing",
+        ]
+    assert table["at/0"].endswith(": play #7 > exchange #7")
+
+
 def test_the_thread_looks_and_stacks_show_where_a_thread_stands() -> None:
     told: list[str] = []
     limits = knobs.Watchdog(factor=1.0, floor_s=0.05, laps=1, hard_s=0.0)
@@ -193,8 +220,6 @@ def workers() -> set[int]:
 
 
 def test_the_limits_may_differ_on_resume() -> None:
-    from seirenes_jax import settings
-
     _, config = settings.load("configs/tiny.py")
     stored = json.loads(settings.to_json(config))
     _, other = settings.load("configs/tiny.py", ["watchdog.hard_s=5", "watchdog.factor=2"])
