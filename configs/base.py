@@ -143,6 +143,21 @@ def get_config() -> ConfigDict:
     # 2 bytes a parameter less for each, where memory is short [D]
     o.moments = "float32"
 
+    # A step is not applied where a number is not finite or above its bound; what it would have
+    # learnt from is kept in RUN/bad (docs/reliability.md).
+    c.numbers = u = ConfigDict()
+    u.loss = 1e3  # |mean loss| of a stream in a micro-batch [D]
+    u.gradient = 1e3  # global norm, before optimizer.clip [D]
+    u.ratio = 1e4  # of a token; under gspo of a sequence [D]
+    u.logprob = 100.0  # |logprob| of a drawn token, nats: nothing so unlikely is ever drawn [D]
+    u.in_a_row = 3  # such steps in a row end the run with exit code 1 [D]
+    u.keep = 2  # the newest of them that are kept, each with the checkpoint it needs [D]
+    u.most_mib = 64.0  # MiB of arrays that are kept of one; one micro-batch always is [D]
+    # Start-up probe: largest and mean |logprob of the sampler - of the trainer|, nats, of the first
+    # step's answers; above either, nothing is learnt [D]
+    u.probe_max = 2.0
+    u.probe_mean = 0.05
+
     c.sampler = d = ConfigDict()
     d.slots = 64  # sequences decoded together
     d.chunk = 16  # tokens between two looks of the host
@@ -172,6 +187,12 @@ def get_config() -> ConfigDict:
 
     c.preempt = ConfigDict({"grace_s": 25.0})  # seconds from the signal to a saved, closed run
 
+    c.watchdog = n = ConfigDict()  # a wait is overdue (it is told, with all stacks) ...
+    n.factor = 10.0  # ... after so many times the median of its own laps in this process, ... [D]
+    n.floor_s = 120.0  # ... and never before so many seconds [D]
+    n.laps = 3  # laps before there is a median to speak of: the first ones compile [D]
+    n.hard_s = 14_400.0  # seconds of one wait that end the process with exit code 75; 0 = never [D]
+
     c.eval = e = ConfigDict()
     e.every = 20  # steps; 0 = only before and after
     e.problems = 128  # held-out problems in the loop
@@ -182,6 +203,25 @@ def get_config() -> ConfigDict:
     c.report = z = ConfigDict()
     z.rollouts_per_step = 2  # problems a step whose texts are kept
     z.wandb = ""  # project name; empty = off
+
+    # What looks like reward hacking is said and written, never acted on. Each is pooled over the
+    # last steps; an alarm begins beyond its threshold, and is over after a window without it.
+    c.alarms = g = ConfigDict()
+    g.window = 10  # steps; nothing is said before so many [D]
+    g.leaked = 0.2  # share of the hints written that hold the answer, refused or not [D]
+    g.passed_leaks = 0.02  # ... of those that the Reasoner saw: no gate may let them through [D]
+    g.gate_failures = 0.5  # share of hints refused [D]
+    g.duplicates = 0.3  # share of a step's hints that another one of it said before [D]
+    g.template = 0.5  # share of a step's hints that open with the same five words [D]
+    g.adversary_solves = 0.2  # share of hints with a boxed answer, or an answer in its place [D]
+    g.reasoner_hints = 0.05  # share of answers in which a hint is written [D]
+    g.unreadable = 0.1  # share of verdicts [D]
+    g.timeout = 0.05  # share of verdicts [D]
+    g.live = ConfigDict({"clean": 0.02, "adversary": 0.05, "robust": 0.01})  # below; 0 = never [D]
+    # Against the mean of the run's first window:
+    g.entropy = 0.1  # below this share of it, in either role [D]
+    g.longer = 2.0  # mean length above so many times of it [D]
+    g.shorter = 0.4  # mean length below this share of it [D]
 
     c.judge = j = ConfigDict()
     j.workers = 2

@@ -32,6 +32,7 @@ class Piece:
     weight: float  # per token
     stream: int
     routes: np.ndarray | None = None  # uint8 [stored prompt + tokens, layers, experts per token]
+    credit: Credit | None = None  # whose it is, for the record of a step that went bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,9 @@ def _piece(credit: Credit, render: Render, adv: float, weight: float, stream: in
     # Under another prompt the recorded experts are those of other hidden states.
     routes = rollout.routes if credit.train_under is None else None
     return Piece(
-        prompt, rollout.tokens, rollout.logprobs, float(adv), float(weight), stream, routes
-    )
+        prompt, rollout.tokens, rollout.logprobs, float(adv), float(weight), stream, routes,
+        credit,
+    )  # fmt: skip
 
 
 Row = list[tuple[tuple[int, ...], list[Piece]]]  # a packed row: prompts, each with its completions

@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -50,6 +50,7 @@ class Checkpoints:
             raise ConfigError(f"checkpoint.keep: got {keep}; wanted at least 1")
         self.folder = _place(folder)
         self._keep = keep
+        self._needed: frozenset[int] = frozenset()  # steps that stay besides
         self._damaged: set[int] = set()
         self._metrics: dict[int, float | None] = {}  # of steps on disk
         self._pending: tuple[int, int] | None = None  # step and bytes of the save under way
@@ -93,16 +94,17 @@ class Checkpoints:
 
     def save(
         self, step: int, state: Any, *, host_arrays: Mapping[str, np.ndarray],
-        host_json: Mapping[str, Any], metric: float | None,
+        host_json: Mapping[str, Any], metric: float | None, needed: Collection[int] = (),
     ) -> None:  # fmt: skip
         """Start saving. The arrays may be donated as soon as this returns; `wait` says how it went.
 
-        `metric` is higher for better.
+        `metric` is higher for better. From now on the steps `needed` stay, however old.
         """
         self.wait()
         for damaged in sorted(self._damaged & set(self.steps())):
             self._delete(damaged)  # the run goes on from before them and saves them anew
         self._damaged.clear()
+        self._needed = frozenset(needed)
         if step in self.steps():
             raise SaveError(f"step {step} is already saved in {self.folder}; it was left as it is")
         scored = metric if metric is not None and math.isfinite(metric) else None
@@ -137,7 +139,7 @@ class Checkpoints:
 
     def _retain(self) -> None:
         """Only now, with the new one known to be there, may older ones go."""
-        kept = {*self.steps()[-self._keep :], self.best()}
+        kept = {*self.steps()[-self._keep :], self.best(), *self._needed}
         for step in self.steps():
             if step not in kept:
                 self._delete(step)

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import jax
 
+from seirenes_jax.watchdog import Watch, What, nothing, unwatched
+
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 class Clock:
-    """Adds up where the time of a step goes; `lap` hands it over and starts anew."""
+    """Adds up where the time of a step goes; `lap` hands it over and starts anew. Every phase is a
+    wait that is watched."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch = unwatched) -> None:
+        self._watch = watch
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._compiles = 0
         self._start = time.monotonic()
@@ -26,11 +30,12 @@ class Clock:
         self._compiles += event == COMPILED
 
     @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
+    def __call__(self, phase: str, what: What = nothing) -> Iterator[None]:
         """Count the time inside as this phase's."""
         started = time.monotonic()
         try:
-            yield
+            with self._watch(phase, what):
+                yield
         finally:
             self._seconds[phase] += time.monotonic() - started
 

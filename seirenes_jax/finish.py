@@ -44,7 +44,7 @@ def finish(
     if not summary:
         if n != settings.eval.final_problems:
             log.say(f"eval.final_problems: before was measured on {n}, so after is as well")
-        with clock("eval"):
+        with clock("eval", evaluator.sampler.waits_for):
             after, _ = evaluator.everything(lay_out(params), progress.start_hints, n)
         progress.tokens["eval"] += evaluator.spent()
         with clock("export"):

@@ -16,7 +16,7 @@ from seirenes_jax.settings import refuse_changes, to_json
 from seirenes_jax.store import Folder, copy, copy_tree, is_remote, reached
 
 LEASE = "lease.json"  # who runs in a folder of a bucket
-COPIED = ("metrics.jsonl", "rollouts.jsonl", "events.log")
+COPIED = ("metrics.jsonl", "rollouts.jsonl", "alarms.jsonl", "events.log")
 # What a run that was killed before it could write its config may leave; of no size, but the last.
 FIRST_FILES = (*COPIED, "config.json.tmp", LEASE)
 

@@ -1,5 +1,6 @@
 """What a run works with, put together before its first step, and where it goes on from."""
 
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -11,15 +12,16 @@ import optax
 from jax.sharding import NamedSharding
 
 from seirenes_jax import base as bases
-from seirenes_jax import sharding, streams
+from seirenes_jax import evidence, sharding, streams
 from seirenes_jax.batch import Plan
 from seirenes_jax.checkpoint import Checkpoints, digest
 from seirenes_jax.clock import Clock
+from seirenes_jax.console import say
 from seirenes_jax.data import Order
 from seirenes_jax.evaluate import Evaluator
 from seirenes_jax.games import GAMES
 from seirenes_jax.games.base import Game
-from seirenes_jax.hosts import Hosts, IslandJudge, players, writes
+from seirenes_jax.hosts import Hosts, IslandJudge, Whereabouts, players, writes
 from seirenes_jax.knobs import Settings
 from seirenes_jax.layout import LayOut, make_layout
 from seirenes_jax.models import join, split, trained
@@ -32,6 +34,7 @@ from seirenes_jax.signals import Stop
 from seirenes_jax.start import Start, abstract_params, begin, leave_model, starting_params
 from seirenes_jax.state import Params, TrainState, abstract_state
 from seirenes_jax.verify.judge import Judge
+from seirenes_jax.watchdog import Watch, Watchdog
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Gear:
     frozen: Params | None  # the same, to decode, where they write the hints
     log: RunLog
     clock: Clock
+    watch: Watch
     stop: Stop
 
 
@@ -63,7 +67,8 @@ def prepare(
     settings: Settings, stack: ExitStack, log: RunLog, *, cache_dir: Any, stop: Stop
 ) -> tuple[Gear, Progress]:
     """Everything a step needs but the state, and how things stand before the first one."""
-    clock = Clock()
+    watch = _watchdog(settings, stack, log)
+    clock = Clock(watch)
     mesh = sharding.make_mesh(settings.mesh)
     with clock("warm_start"):
         start = begin(settings, cache_dir, log, check=stop.check)
@@ -80,7 +85,7 @@ def prepare(
     if start.config.lora is not None:
         base = starting_params(start, settings, log.folder, mesh)
     lay_out, island = _layout(start, settings, mesh, base)
-    hosts, tokens = players(settings.decode.hosts, island), settings.tokens
+    hosts, tokens = players(settings.decode.hosts, island, watch), settings.tokens
     judge = IslandJudge(stack.enter_context(
         Judge(settings.judge.workers, settings.judge.deadline_s, settings.judge.memory_gib)
     ), hosts)  # fmt: skip
@@ -97,7 +102,7 @@ def prepare(
         ),
         lay_out=lay_out, sampler=sampler, judge=judge,
         evaluator=Evaluator(settings, start, sampler, judge, hosts=hosts, log=log, stop=stop),
-        optimizer=optimizer, mesh=mesh, log=log, clock=clock, stop=stop,
+        optimizer=optimizer, mesh=mesh, log=log, clock=clock, watch=watch, stop=stop,
         base=base, begin_anew=begin_anew, reference=_reference(settings, base, begin_anew),
         frozen=lay_out(begin_anew()) if settings.adversary.policy == "frozen" else None,
     )  # fmt: skip
@@ -105,6 +110,21 @@ def prepare(
     progress.tokens["warm_start"] = start.warm_tokens
     progress.base = "" if base is None else digest(base)
     return gear, progress
+
+
+def _watchdog(settings: Settings, stack: ExitStack, log: RunLog) -> Watch:
+    """Watches from here on; what it tells stands in events.log and on stderr."""
+    whereabouts = Whereabouts()
+
+    def tell(words: str) -> None:
+        say(words, sys.stderr)
+        log.event(words)
+
+    dog = stack.enter_context(
+        Watchdog(settings.watchdog, tell=tell, others=whereabouts.others)
+    )
+    stack.enter_context(whereabouts.shared(dog.path))
+    return dog.watch
 
 
 def _reference(
@@ -168,17 +188,26 @@ def restore(
     abstract = abstract_state(
         trained(abstract_params(config, gear.mesh), config), gear.optimizer, gear.mesh
     )
-    found = checkpoints.restore(abstract)
+    with gear.watch("restore", lambda: f"a checkpoint in {checkpoints.folder}"):
+        found = checkpoints.restore(abstract)
     if found is None:
         log.cut_back(0)
+        _cut_evidence(log, progress)
         log.event("begun")
         return first_state(gear.begin_anew(), gear.optimizer, abstract), progress
     stored = from_host(found.host_arrays, found.host_json)
     bases.refuse_another(stored.base, progress.base, gear.settings.model.path or "its start")
     log.cut_back(found.step)
+    _cut_evidence(log, stored)
     for message in found.messages:
         log.say(message)
         log.event(message)
     log.event(f"goes on after step {found.step}")
     log.say(f"goes on after step {found.step}")
     return found.state, stored
+
+
+def _cut_evidence(log: RunLog, progress: Progress) -> None:
+    """Steps that are to come again are not bad yet."""
+    if writes():
+        evidence.keep_only(log.folder, [one["step"] for one in progress.bad])

@@ -27,6 +27,7 @@ from seirenes_jax.parent import CHILD
 from seirenes_jax.signals import Stop
 from seirenes_jax.types import Verdict
 from seirenes_jax.verify.judge import Judge
+from seirenes_jax.watchdog import Watch, What, unwatched
 
 BEAT_S = 2.0  # between two signs of life
 SILENT_S = 20.0  # without one: lost
@@ -44,6 +45,7 @@ class Hosts:
     islands: int
     members: int  # processes of an island
     mesh: Mesh  # an island's devices; this process's own
+    watch: Watch = unwatched  # is told of every wait for other processes
 
     @property
     def leads(self) -> bool:
@@ -58,7 +60,8 @@ class Hosts:
         """What every island brought, in order, on every process; b"" = it was stopped."""
         if jax.process_count() == 1:
             return [blob]
-        brought = all_gather(blob)[:: self.members]
+        with self.watch("exchange"):
+            brought = all_gather(blob)[:: self.members]
         if not all(brought):
             raise Stopped("stopped on the word of another process")
         return brought
@@ -89,7 +92,8 @@ class Hosts:
         """Did any process say yes?"""
         if jax.process_count() == 1:
             return mine
-        return bool(np.any(multihost_utils.process_allgather(np.array([mine]))))
+        with self.watch("agreement"):
+            return bool(np.any(multihost_utils.process_allgather(np.array([mine]))))
 
     def together(self, mine: np.ndarray) -> np.ndarray:
         """Sum of small numbers over the processes of this island."""
@@ -104,7 +108,8 @@ class Hosts:
             for i, device in enumerate(own)
         ]
         whole = jax.make_array_from_single_device_arrays(shape, rows, parts)
-        return np.asarray(_summed(whole))
+        with self.watch("island"):
+            return np.asarray(_summed(whole))
 
     def check(self, stop: Stop) -> None:
         """Leave what is being played, all processes of the island at the same point of it."""
@@ -142,11 +147,55 @@ class IslandJudge:
             codes[:] = [kinds.index(verdict) for verdict in self.judge.collect(own)]
         return [kinds[code] for code in self.hosts.together(codes)]
 
+    def waits_for(self) -> str:
+        """As the judge's own; its island's voice has it."""
+        return self.judge.waits_for()
 
-def players(members: int, mesh: Mesh) -> Hosts:
+
+def players(members: int, mesh: Mesh, watch: Watch = unwatched) -> Hosts:
     """Islands of `members` processes each (decode.hosts) and this one's mesh."""
     count = jax.process_count()
-    return Hosts(jax.process_index() // members, count // members, members, mesh)
+    return Hosts(jax.process_index() // members, count // members, members, mesh, watch)
+
+
+class Whereabouts:
+    """What every process is at, as far as it has been heard: for whoever waits for them."""
+
+    def __init__(self) -> None:
+        self._heard: dict[int, str] = {}  # process -> `host: play #4 > exchange #4`
+
+    def others(self) -> str:
+        """One line for each other process; nothing where there is none."""
+        me, count = jax.process_index(), jax.process_count()
+        return "\n".join(
+            f"  process {i} of {count} on {self._heard.get(i, 'a host not heard of: nothing')}"
+            for i in range(count) if i != me
+        )  # fmt: skip
+
+    @contextmanager
+    def shared(self, mine: What) -> Iterator[None]:
+        """Tell the others where this process is, and hear of them, while inside."""
+        if jax.process_count() == 1:
+            yield
+            return
+        over = threading.Event()
+        threading.Thread(target=self._share, args=(mine, over), daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    def _share(self, mine: What, over: threading.Event) -> None:
+        store, key, told = _store(), f"at/{jax.process_index()}", ""
+        while not over.wait(BEAT_S):
+            try:
+                if (words := f"{socket.gethostname()}: {mine()}") != told:
+                    store.key_value_set(key, words, allow_overwrite=True)
+                    told = words
+                heard = store.key_value_dir_get("at/")
+            except jax.errors.JaxRuntimeError:
+                return  # the coordinator is gone; the watcher says so
+            self._heard = {int(name.removeprefix("at/")): words for name, words in heard}
 
 
 def writes() -> bool:
@@ -185,6 +234,13 @@ def all_gather(blob: bytes) -> list[bytes]:
         for row, size, whole in zip(rows, sizes, found, strict=True):
             whole += row[: max(0, int(size) - start)].tobytes()
     return [bytes(whole) for whole in found]
+
+
+def whole(x: jax.Array) -> np.ndarray:
+    """An array that may lie over the devices of many processes, on the host of each."""
+    if jax.process_count() == 1:
+        return np.asarray(x)
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
 @contextmanager

@@ -147,6 +147,19 @@ class Optimizer:
 
 
 @dataclass(frozen=True, slots=True)
+class Numbers:
+    loss: float
+    gradient: float
+    ratio: float
+    logprob: float
+    in_a_row: int
+    keep: int
+    most_mib: float
+    probe_max: float
+    probe_mean: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sampler:
     slots: int
     chunk: int
@@ -189,6 +202,14 @@ class Preempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Watchdog:
+    factor: float
+    floor_s: float
+    laps: int
+    hard_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Eval:
     every: int
     problems: int
@@ -204,6 +225,24 @@ class Budget:
 class Report:
     rollouts_per_step: int
     wandb: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alarms:
+    window: int
+    leaked: float
+    passed_leaks: float
+    gate_failures: float
+    duplicates: float
+    template: float
+    adversary_solves: float
+    reasoner_hints: float
+    unreadable: float
+    timeout: float
+    live: Mapping[str, float]
+    entropy: float
+    longer: float
+    shorter: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,15 +276,18 @@ class Settings:
     advantage: Advantage
     loss: Loss
     optimizer: Optimizer
+    numbers: Numbers
     sampler: Sampler
     batch: Batch
     mesh: Mesh
     decode: Decode
     checkpoint: Checkpoint
     preempt: Preempt
+    watchdog: Watchdog
     eval: Eval
     budget: Budget
     report: Report
+    alarms: Alarms
     judge: Judge
     profile: Profile
 
@@ -253,7 +295,7 @@ class Settings:
 # On resume these may differ from the stored config: how long, how seen, where; never what.
 FREE_ON_RESUME = (
     "steps", "budget.tokens", "checkpoint", "eval", "report", "profile", "preempt", "mesh",
-    "decode",
+    "decode", "watchdog", "alarms",
 )  # fmt: skip
 
 LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")

@@ -154,6 +154,7 @@ def policy_loss(
         # k3 of sampler against trainer, on the sampler's own draws
         "kl_behaviour": (k3(kept(logp_BT - behaviour_BT)), "mean"),
         "entropy": (entropy_BT, "mean"),
+        "logp_max": (jnp.abs(logp_BT), "max"),
     }
     if batch.logp_ref_BT is not None:
         kl_BT = KLS[settings.kl_kind](kept(batch.logp_ref_BT - logp_BT))

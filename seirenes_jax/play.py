@@ -14,11 +14,13 @@ trees, so the order in which samples finish inside a chunk changes nothing.
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 from seirenes_jax.errors import PlayError
 from seirenes_jax.games.base import Context, Game, Note
 from seirenes_jax.types import Ask, Credit, Name, Problem, Rollout, Verdict
+from seirenes_jax.watchdog import Watch, unwatched
 
 Asker = Callable[[list[tuple[Name, Ask]]], list[Rollout]]
 """Takes newly opened asks under their names (sample 0), decodes on, returns what finished.
@@ -30,6 +32,7 @@ class Judge(Protocol):
 
     def submit(self, cases: Sequence[tuple[str, str]], /) -> Any: ...
     def collect(self, ticket: Any, /) -> list[Verdict]: ...
+    def waits_for(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,16 @@ class _Table:
     def where(self, player: _Player) -> str:
         return f"problem {self.problems[player.seat][0].id!r}, turn {player.words}"
 
+    def oldest(self) -> str:
+        """What has been asked for longest, and how much is out."""
+        out = sum(one.missing for one in list(self.out.values()))
+        for name, one in list(self.out.items()):
+            return (
+                f"{out} samples are out, oldest: problem {name.problem!r} visit {name.visit} turn "
+                f"{name.turn}, {one.ask.role}, {one.missing} of {one.ask.n} missing"
+            )
+        return "no sample is out"
+
 
 def play(
     problems: Sequence[tuple[Problem, int]],
@@ -103,8 +116,9 @@ def play(
     *,
     ask: Asker,
     judge: Judge,
+    watch: Watch = unwatched,
 ) -> Played:
-    """Play every (problem, visit) to its end."""
+    """Play every (problem, visit) to its end; `watch` is told of every wait."""
     _refuse_twins(problems)
     table = _Table(problems)
     ready = [
@@ -120,10 +134,14 @@ def play(
         if not table.out:
             break
         rounds += 1
-        finished = _call(ask, table)
+        with watch("chunk", table.oldest):
+            finished = _call(ask, table)
         idle = 0 if finished or judging else idle + 1
         _refuse_idling(idle, table)
-        final = _judged(judging, judge.collect(ticket)) if judging else []
+        final: list[Rollout] = []
+        if judging:
+            with watch("judge", partial(_awaited, judging, judge)):
+                final = _judged(judging, judge.collect(ticket))
         final += [rollout for rollout in finished if not _needs_judge(rollout)]
         judging = [rollout for rollout in finished if _needs_judge(rollout)]
         if judging:
@@ -207,6 +225,11 @@ def _call(ask: Asker, table: _Table) -> list[Rollout]:
         out.answers[sample] = rollout
         table.decoding -= 1
     return finished
+
+
+def _awaited(judging: Sequence[Rollout], judge: Judge) -> str:
+    name = judging[0].name
+    return f"{len(judging)} verdicts, first of problem {name.problem!r}; {judge.waits_for()}"
 
 
 def _needs_judge(rollout: Rollout) -> bool:

@@ -166,7 +166,11 @@ def _learning(scene: Scene) -> list[Program]:
         )  # fmt: skip
 
     def apply() -> Any:
-        return apply_gradient.trace(state, arrays["gradient"], optimizer=scene.optimizer)
+        sound: Any = jax.ShapeDtypeStruct((), jnp.bool_)
+        return apply_gradient.trace(
+            state, arrays["gradient"], sound, optimizer=scene.optimizer,
+            most=settings.numbers.gradient,
+        )  # fmt: skip
 
     return [
         Program("score", "score_step", ("weights", *below), score),

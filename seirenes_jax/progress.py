@@ -26,6 +26,10 @@ class Progress:
     tokens: dict[str, int] = field(default_factory=lambda: {"warm_start": 0, "play": 0, "eval": 0})
     seconds: dict[str, float] = field(default_factory=dict)  # by phase; a clock's, never compared
     bad_steps: int = 0  # in a row, not applied
+    # Of those, what is kept in RUN/bad, the newest last: {"step", "checkpoint"}: where the weights
+    # are that it was computed with.
+    bad: list[dict[str, int]] = field(default_factory=list)
+    alarms: Memory = field(default_factory=dict)  # what alarms.py remembers
     base: str = ""  # digest of what adapters stand on
 
     def to_host(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

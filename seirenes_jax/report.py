@@ -1,7 +1,7 @@
 """What a run writes down while it goes: metrics, rollouts, events, TensorBoard, its summary.
 
-`metrics.jsonl` and `rollouts.jsonl` are append-only and cut back on resume; `events.log` only
-grows. A write the disk refuses is a SaveError.
+`metrics.jsonl`, `rollouts.jsonl` and `alarms.jsonl` are append-only and cut back on resume;
+`events.log` only grows. A write the disk refuses is a SaveError.
 """
 
 import contextlib
@@ -132,6 +132,7 @@ class RunLog:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._metrics = _open_lines(self.folder / "metrics.jsonl")
             self._rollouts = _open_lines(self.folder / "rollouts.jsonl")
+            self._alarms = _open_lines(self.folder / "alarms.jsonl")
             self._events = (self.folder / "events.log").open("ab", buffering=0)
 
     def __enter__(self) -> Self:
@@ -147,7 +148,9 @@ class RunLog:
 
     def close(self) -> None:
         """Let go of all files; saying it twice does no harm."""
-        for file in (self._metrics, self._rollouts, self._events, self._board):
+        for file in (
+            self._metrics, self._rollouts, self._alarms, self._events, self._board
+        ):  # fmt: skip
             if file is not None:
                 file.close()
         if self._wandb is not None:
@@ -156,16 +159,20 @@ class RunLog:
 
     def cut_back(self, step: int) -> None:
         """Forget all steps after `step`, the one restored. `events.log` keeps its lines."""
-        for file in (self._metrics, self._rollouts):
+        for file in (self._metrics, self._rollouts, self._alarms):
             cut_lines(Path(file.name), step)
         self.logged = step
         if any((self.folder / "tensorboard").glob("*tfevents*")):
             self._board = self._start_board(step + 1)
 
-    def log_step(self, metrics: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]]) -> None:
-        """One step: its metrics, sampled rollouts, scalars, and one line on the console."""
+    def log_step(
+        self, metrics: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]],
+        alarms: Sequence[Mapping[str, Any]] = (),
+    ) -> None:  # fmt: skip
+        """One step: its metrics, sampled rollouts, alarms, scalars, and one line on the console."""
         row, step = plain(metrics), int(metrics["step"])
         _append(self._rollouts, [{"step": step, **plain(rollout)} for rollout in rollouts])
+        _append(self._alarms, [plain(alarm) for alarm in alarms])
         _append(self._metrics, [row])
         self.logged = step
         scalars = flatten(row)
@@ -220,7 +227,10 @@ class Mute(RunLog):
         """The files are another's."""
         self.logged = step
 
-    def log_step(self, metrics: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]]) -> None:
+    def log_step(
+        self, metrics: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]],
+        alarms: Sequence[Mapping[str, Any]] = (),
+    ) -> None:  # fmt: skip
         """Remember how far the run is."""
         self.logged = int(metrics["step"])
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seirenes_jax import analysis
+from seirenes_jax import alarm_page, analysis
 from seirenes_jax.analysis import curve, share_right
 from seirenes_jax.console import clock
 from seirenes_jax.html import (
@@ -54,6 +54,7 @@ def write_report(run_folder: Path) -> Path:
         _result(summary),
         Section("Learning", _said(metrics), _charts(metrics)),
         _hints(metrics, rollouts),
+        alarm_page.section(metrics, list(analysis.iter_lines(folder / "alarms.jsonl"))),
         Section("The two roles", note, _viewer(rollouts)),
         _about(config, summary),
     ]

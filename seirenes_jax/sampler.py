@@ -201,6 +201,18 @@ class Sampler:
                 None if seat is not None and seat.name in names else seat for seat in lane.seats
             ]
 
+    def waits_for(self) -> str:
+        """How much is on its way, and whose answer is in the first slot."""
+        seats = list(self.underway())
+        queued = sum(len(lane.queue) for lane in list(self._lanes.values()))
+        if not seats:
+            return f"no sample in a slot, {queued} queued"
+        name, limit = seats[0].name, seats[0].ask.max_tokens
+        return (
+            f"{len(seats)} samples in slots, {queued} queued; in the first slot problem "
+            f"{name.problem!r} turn {name.turn}, {seats[0].drawn} of at most {limit} tokens drawn"
+        )
+
     def underway(self) -> Iterator[Seat]:
         """Samples that sit in a slot, with what they have so far."""
         for lane in self._lanes.values():

@@ -30,7 +30,7 @@ class Stop:
     def __call__(self, number: int, _: FrameType | None) -> None:
         if self.asked is not None:
             if time.monotonic() - self._heard > ECHO_S:
-                _leave("stopped at once")
+                leave("stopped at once")
             return
         self.hear(signal.Signals(number).name)
 
@@ -38,7 +38,7 @@ class Stop:
         """Somebody asks; from now on the grace time runs."""
         self.asked, self._heard = asked, time.monotonic()
         last_call = threading.Timer(
-            self.grace_s, _leave, (f"preempt.grace_s = {self.grace_s:g} s are over",)
+            self.grace_s, leave, (f"preempt.grace_s = {self.grace_s:g} s are over",)
         )
         last_call.daemon = True
         last_call.start()
@@ -51,8 +51,9 @@ class Stop:
             )
 
 
-def _leave(why: str) -> None:
-    """No file is closed and no step finished; the words go past Python's own buffers."""
+def leave(why: str) -> None:
+    """The only way out of a wait that does not end. No file is closed and no step finished; the
+    words go past Python's own buffers."""
     said = f"\n{why}; the same command goes on from what was saved last\n"
     os.write(2, said.encode())
     os._exit(RESUMABLE)

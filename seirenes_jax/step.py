@@ -5,13 +5,15 @@ recomputed in the backward pass. Where adapters are trained, `params` are these 
 what they stand on: read, never moved, never donated.
 """
 
+import math
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from seirenes_jax.knobs import Loss
+from seirenes_jax.knobs import Loss, Numbers
 from seirenes_jax.losses import balance_loss, policy_loss, route_agreement
 from seirenes_jax.masked import Total
 from seirenes_jax.models import ModelConfig, Out, head_kernel_DV, join, read
@@ -145,27 +147,50 @@ def add_gradient(
     return place_params(jax.tree.map(jnp.add, grads, grad), config.mesh), totals
 
 
-@partial(jax.jit, static_argnames=("optimizer",), donate_argnames=("state",))
+def bounds(names: Iterable[str], numbers: Numbers) -> dict[str, float]:
+    """Of those totals that must stay within one, the bound of the absolute value."""
+    known = {"ratio_max": numbers.ratio, "logp_max": numbers.logprob}
+    limits = {name: numbers.loss if name.startswith("loss/") else known.get(name)
+              for name in names}  # fmt: skip
+    return {name: limit for name, limit in limits.items() if limit is not None}
+
+
+@partial(jax.jit, static_argnames=("numbers",))
+def still_sound(
+    sound: jax.Array, totals: Mapping[str, Total], *, numbers: Numbers
+) -> jax.Array:
+    """After one more micro-batch: is every loss, ratio and logprob finite and within its bound?"""
+    for name, limit in bounds(totals, numbers).items():
+        value = totals[name].value()
+        sound &= jnp.isfinite(value) & (jnp.abs(value) <= limit)
+    return sound
+
+
+@partial(jax.jit, static_argnames=("optimizer", "most"), donate_argnames=("state",))
 def apply_gradient(
-    state: TrainState, grads: Params, *, optimizer: optax.GradientTransformation
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One optimizer step. A non-finite gradient is not applied: parameters and moments stay."""
+    state: TrainState, grads: Params, sound: jax.Array | None = None, *,
+    optimizer: optax.GradientTransformation, most: float = math.inf,
+) -> tuple[TrainState, dict[str, jax.Array]]:  # fmt: skip
+    """One optimizer step. A gradient that is not finite or of a norm above `most`, or one that is
+    not `sound` for another reason, is not applied: parameters and moments stay."""
     norm = optax.tree.norm(grads)
-    finite = jnp.isfinite(norm)
-    safe = jax.tree.map(lambda g: jnp.where(finite, g, jnp.zeros_like(g)), grads)
+    good = jnp.isfinite(norm) & (norm <= most)
+    if sound is not None:
+        good &= sound
+    safe = jax.tree.map(lambda g: jnp.where(good, g, jnp.zeros_like(g)), grads)
     with jax.named_scope("optimizer"):
         updates, opt_state = optimizer.update(safe, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
 
     def kept(new: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(finite, new, old)
+        return jnp.where(good, new, old)
 
     after = TrainState(
         step=state.step + 1,
         params=jax.tree.map(kept, params, state.params),
         opt_state=jax.tree.map(kept, opt_state, state.opt_state),
     )
-    return after, {"grad_norm": norm}
+    return after, {"grad_norm": norm, "applied": good}
 
 
 def zero_gradient(params: Params) -> Params:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from seirenes_jax import alarms, folder, hosts, metrics, parcel, streams
 from seirenes_jax import base as bases
-from seirenes_jax import folder, hosts, metrics, parcel, streams
 from seirenes_jax import settings as config_files
 from seirenes_jax.checkpoint import Checkpoints
 from seirenes_jax.checks import check
@@ -22,8 +22,9 @@ from seirenes_jax.finish import finish
 from seirenes_jax.games.base import Context, Note, Rules
 from seirenes_jax.games.seirenes import START
 from seirenes_jax.gear import Gear, prepare, restore
+from seirenes_jax.handshake import shake_hands
 from seirenes_jax.knobs import Settings
-from seirenes_jax.learn import micro_batches, mind_numbers, queue_groups, update
+from seirenes_jax.learn import micro_batches, mind_numbers, queue_groups, refuse_more, update
 from seirenes_jax.mirror import Mirror
 from seirenes_jax.play import Played, play
 from seirenes_jax.progress import Progress
@@ -32,6 +33,7 @@ from seirenes_jax.rng import stable_hash
 from seirenes_jax.signals import listening
 from seirenes_jax.state import TrainState
 from seirenes_jax.types import LIVE, Ask, Name, Problem, Rollout
+from seirenes_jax.watchdog import Watch
 
 
 def main(argv: Sequence[str]) -> int:
@@ -78,23 +80,26 @@ def run(
         try:
             if not progress.before:
                 measure_start(gear, state, progress)
-                save(checkpoints, mirror, state, progress, score=None)
+                save(checkpoints, mirror, state, progress, score=None, watch=gear.watch)
             lap(gear, progress)  # what came before is no part of the first step
+            begun = progress.step
             while progress.step < settings.steps and not spent(settings, progress):
                 with profiled(settings.profile.steps, progress.step + 1, mirror.spool):
-                    state, row, notes = one_step(gear, state, progress)
+                    state, row, notes, told = one_step(
+                        gear, state, progress, first=progress.step == begun
+                    )
                 due = settings.eval.every and progress.step % settings.eval.every == 0
                 score = evaluate_inside(gear, state, progress, row) if due else None
-                log_step(gear, progress, row, notes)
-                if score is not None or progress.step % settings.checkpoint.every == 0:
-                    save(checkpoints, mirror, state, progress, score=score)
+                log_step(gear, progress, row, notes, told=told)
+                due = score is not None or progress.step % settings.checkpoint.every == 0
+                if due or progress.bad_steps == 1:  # to compute them again takes these weights
+                    save(checkpoints, mirror, state, progress, score=score,
+                         watch=gear.watch)  # fmt: skip
+                refuse_more(gear, progress)
                 if gear.hosts.agree(stop.asked is not None):
                     raise Stopped("between two steps")
         except Stopped:
-            whole = progress.before and progress.step == log.logged  # its line is written, too
-            if whole and progress.step not in checkpoints.steps():
-                save(checkpoints, mirror, state, progress, score=None)
-            checkpoints.wait()
+            save_what_is_whole(gear, checkpoints, mirror, state, progress)
             at = max(checkpoints.steps(), default=0)
             log.event(f"stopped after step {at}")
             raise Stopped(
@@ -102,17 +107,29 @@ def run(
                 f"{mirror.home}. The same command goes on from there."
             ) from None
         if progress.step not in checkpoints.steps():
-            save(checkpoints, mirror, state, progress, score=None)
-        checkpoints.wait()
+            save(checkpoints, mirror, state, progress, score=None, watch=gear.watch)
+        with gear.watch("save"):
+            checkpoints.wait()
         return finish(gear.evaluator, state.params, progress, settings=settings, log=log,
                       start=gear.start, clock=gear.clock, lay_out=gear.lay_out,
                       mirror=mirror, base=gear.base)  # fmt: skip
 
 
+def save_what_is_whole(
+    gear: Gear, checkpoints: Checkpoints, mirror: Mirror, state: TrainState, progress: Progress
+) -> None:
+    """The last step, where all of it is written and it is not saved yet."""
+    whole = progress.before and progress.step == gear.log.logged  # its line is written, too
+    if whole and progress.step not in checkpoints.steps():
+        save(checkpoints, mirror, state, progress, score=None, watch=gear.watch)
+    with gear.watch("save"):
+        checkpoints.wait()
+
+
 def one_step(
-    gear: Gear, state: TrainState, progress: Progress
-) -> tuple[TrainState, dict[str, Any], list[Note]]:
-    """Play, credit, pack, update. `state` is donated.
+    gear: Gear, state: TrainState, progress: Progress, *, first: bool
+) -> tuple[TrainState, dict[str, Any], list[Note], alarms.Told]:
+    """Play, credit, pack, update. `state` is donated. `first`: of this process.
 
     `progress` moves at the very end, all at once: a step that is left halfway has not happened.
     """
@@ -128,21 +145,26 @@ def one_step(
     notes = [note for one in played for note in one.notes]
     with clock("pack"):
         groups, waiting, live, fifo = queue_groups(gear, progress, step, played)
-        micros, baseline = micro_batches(gear, progress, groups)
+        packed = micro_batches(gear, progress, groups)
+    if first:
+        with clock("probe"):
+            shake_hands(gear, state.params, played, progress.step)
     if gear.hosts.agree(gear.stop.asked is not None):
         raise Stopped("before the update")
     with clock("update"):
-        state, totals, norm = update(gear, state, micros)
+        state, learnt = update(gear, state, packed.micros)
     row = {"step": step, **metrics.played_row(played, live, fifo)}
-    row |= metrics.learnt_row(totals, gear.plan.streams)
-    row |= {"grad_norm": norm, "grad_norm_stream": None}
+    row |= metrics.learnt_row(learnt.totals, gear.plan.streams)
+    row |= {"grad_norm": learnt.norm, "grad_norm_stream": None}
     progress.step, progress.cursor, progress.streams = step, cursor, waiting
-    progress.baseline, progress.memory = baseline, gear.game.remember(progress.memory, notes)
+    progress.baseline, progress.memory = packed.baseline, gear.game.remember(progress.memory, notes)
     master(progress.cursor, [(note["problem_id"], all_right(note)) for note in notes])
     progress.tokens["play"] += row["tokens"]
     row |= {"mastered": len(progress.cursor.mastered), "tokens_total": progress.tokens["play"]}
-    mind_numbers(gear, progress, norm)
-    return state, row, notes
+    told, progress.alarms = alarms.look(row, notes, progress.alarms, gear.settings.alarms)
+    row["signs"] = dict(told.signs)
+    mind_numbers(gear, progress, packed, learnt)
+    return state, row, notes, told
 
 
 def play_rounds(gear: Gear, progress: Progress, step: int) -> tuple[list[Played], Cursor]:
@@ -199,7 +221,7 @@ def play_own(
 
     samples = len(problems) * samples_a_problem(settings)
     with gear.log.bar(f"step {step} rollouts", samples, "answer") as bar:
-        return play(problems, gear.game, context, ask=ask, judge=gear.judge)
+        return play(problems, gear.game, context, ask=ask, judge=gear.judge, watch=gear.watch)
 
 
 def samples_a_problem(settings: Settings) -> int:
@@ -221,7 +243,7 @@ def spent(settings: Settings, progress: Progress) -> bool:
 
 def measure_start(gear: Gear, state: TrainState, progress: Progress) -> None:
     """The `before` of the summary, kept in the first checkpoint."""
-    with gear.clock("eval"):
+    with gear.clock("eval", gear.sampler.waits_for):
         marks, written = gear.evaluator.everything(
             gear.lay_out(state.params), None, gear.settings.eval.final_problems
         )
@@ -234,7 +256,7 @@ def evaluate_inside(
     gear: Gear, state: TrainState, progress: Progress, row: dict[str, Any]
 ) -> float:
     """Clean and the four families on a few held-out problems; their mean decides what is best."""
-    with gear.clock("eval"):
+    with gear.clock("eval", gear.sampler.waits_for):
         marks = gear.evaluator.families(
             gear.lay_out(state.params), gear.settings.eval.problems
         )
@@ -255,7 +277,9 @@ def lap(gear: Gear, progress: Progress) -> tuple[dict[str, float], int]:
     return seconds, compiles
 
 
-def log_step(gear: Gear, progress: Progress, row: dict[str, Any], notes: list[Note]) -> None:
+def log_step(
+    gear: Gear, progress: Progress, row: dict[str, Any], notes: list[Note], *, told: alarms.Told
+) -> None:
     """Metrics, a few readable problems, and where the time went."""
     seconds, compiles = lap(gear, progress)
     use = gear.sampler.use
@@ -265,16 +289,22 @@ def log_step(gear: Gear, progress: Progress, row: dict[str, Any], notes: list[No
         "recompiles": compiles,
     }  # fmt: skip
     order = sorted(notes, key=lambda n: stable_hash("shown", progress.step, n["problem_id"]))
-    gear.log.log_step(row, order[: gear.settings.report.rollouts_per_step])
+    shown = order[: gear.settings.report.rollouts_per_step]
+    gear.log.log_step(row, shown, told.lines(progress.step))
+    for words in told.words:
+        gear.log.say(words)
+        gear.log.event(words)
 
 
 def save(
     checkpoints: Checkpoints, mirror: Mirror, state: TrainState, progress: Progress, *,
-    score: float | None,
+    score: float | None, watch: Watch,
 ) -> None:  # fmt: skip
     """All of the run in one atomic step; the lines of its files are where it is before it is."""
-    mirror.send()
-    arrays, stored = progress.to_host()
-    checkpoints.save(
-        progress.step, state, host_arrays=arrays, host_json=stored, metric=score
-    )
+    with watch("save", lambda: f"the checkpoint of step {progress.step} in {checkpoints.folder}"):
+        mirror.send()
+        arrays, stored = progress.to_host()
+        checkpoints.save(
+            progress.step, state, host_arrays=arrays, host_json=stored, metric=score,
+            needed=[one["checkpoint"] for one in progress.bad],
+        )

@@ -317,3 +317,15 @@ def test_no_space_left_is_said_and_costs_nothing_saved_before(tmp_path: Path) ->
     assert ("no space left on the device" if mounted else "File too large") in done.stdout
     assert "Complete checkpoints still there: 1." in done.stdout
     assert "steps: [1, 3]" in done.stdout
+
+
+def test_what_is_needed_stays_however_old(tmp_path: Path) -> None:
+    """The weights that a kept step with bad numbers was computed with."""
+    with Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
+        for step, needed in ((1, ()), (2, (2,)), (3, (2,)), (4, (2, 9)), (5, ())):
+            checkpoints.save(
+                step, train_state(step), host_arrays={}, host_json={}, metric=None, needed=needed
+            )
+            checkpoints.wait()
+            kept = {step} | ({2} if 2 <= step < 5 else set())
+            assert checkpoints.steps() == sorted(kept)

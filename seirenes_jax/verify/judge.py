@@ -23,6 +23,7 @@ __all__ = ["Judge", "Ruling", "Ticket", "grade"]
 BATCH = 64  # cases a message, at most
 BATCH_CHARS = 1 << 20
 RECYCLE = 20_000  # cases a worker may judge before a fresh one takes over
+SHOWN = 200  # characters of a case that is awaited
 STILLBORN = 3  # workers in a row that die before they are ready: the judge itself is broken
 
 
@@ -103,8 +104,9 @@ class Judge:
         self._lock = threading.Lock()
         self._closed = False
         self._broken: JudgeError | None = None
+        self._at: list[tuple[Worker, list[Case]] | None] = [None] * workers  # who judges what now
         self._threads = [
-            threading.Thread(target=self._serve, name=f"judge-{i}", daemon=True)
+            threading.Thread(target=self._serve, args=(i,), name=f"judge-{i}", daemon=True)
             for i in range(workers)
         ]
         for thread in self._threads:
@@ -156,6 +158,12 @@ class Judge:
         """Wait for a batch; verdict, extracted answer and seconds of each case."""
         return ticket.wait()
 
+    def waits_for(self) -> str:
+        """Which worker is at which case; for whoever wonders why no verdict comes."""
+        said = [_at_case(*at) for at in self._at if at is not None]
+        waiting = f"{self._queue.qsize()} batches wait for a worker"
+        return "; ".join(said + [waiting]) if said else f"no worker is at work, {waiting}"
+
     def close(self) -> None:
         """Finish what was handed in, then end every worker. Safe to call twice."""
         with self._lock:
@@ -166,26 +174,28 @@ class Judge:
         for thread in self._threads:
             thread.join()
 
-    def _serve(self) -> None:
+    def _serve(self, number: int) -> None:
         """One thread per worker: it feeds it, buries it and starts the next one."""
         batch: _Batch | None = None
         try:
             worker = Worker(self.deadline_s, self.memory_gib)
             try:
                 while (batch := self._queue.get()) is not None:
-                    worker = self._finish(worker, batch)
+                    worker = self._finish(worker, batch, number)
+                    self._at[number] = None
             finally:
                 worker.close()
         except (JudgeError, OSError) as error:
             self._break(error, batch)
 
-    def _finish(self, worker: Worker, batch: _Batch) -> Worker:
+    def _finish(self, worker: Worker, batch: _Batch, number: int) -> Worker:
         """Judge a batch to its end, however many workers that costs; the last one lives on."""
         stillborn = 0
         while batch.cases:
             if worker.judged >= RECYCLE or not worker.alive():
                 worker.close()
                 worker = Worker(self.deadline_s, self.memory_gib)
+            self._at[number] = (worker, batch.cases)
             outcome = worker.judge(batch.cases)
             if outcome.end is End.STILLBORN:
                 stillborn += 1
@@ -234,3 +244,12 @@ class Judge:
                 self._queue.put(None)
                 return
             waiting.ticket.fail(reason)
+
+
+def _at_case(worker: Worker, cases: list[Case]) -> str:
+    index = min(worker.at(), len(cases) - 1)
+    gold, response, *_ = cases[index]
+    return (
+        f"worker {worker.pid} at case {index + 1} of {len(cases)}: gold {gold[:SHOWN]!r}, answer "
+        f"...{response[-SHOWN:]!r}"
+    )

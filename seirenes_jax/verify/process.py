@@ -101,7 +101,7 @@ class Worker:
         while len(rulings) < len(cases):
             message = self._read_frame()
             if message is None:
-                at = max(self._at(), len(rulings))
+                at = max(self.at(), len(rulings))
                 return Outcome(rulings, at, self._bury())
             for verdict, said, seconds in json.loads(message):
                 rulings.append(Ruling(Verdict(verdict), said, seconds))
@@ -120,7 +120,7 @@ class Worker:
         self._out.close()
         self._progress.close()
 
-    def _at(self) -> int:
+    def at(self) -> int:
         """Index of the case it noted last."""
         return unpack(os.pread(self._progress.fileno(), LENGTH_BYTES, 0))
 
@@ -156,9 +156,9 @@ class Worker:
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         while len(self._buffer) < count:
-            at = self._at()
+            at = self.at()
             if not poll.poll(self._patience_ms):
-                if self._at() == at:
+                if self.at() == at:
                     return False
                 continue
             part = os.read(fd, 1 << 20)

@@ -15,7 +15,7 @@ from jax.extend import core
 
 from seirenes_jax.batch import Piece, fill, lay_out, pack, pieces
 from seirenes_jax.games import GAMES
-from seirenes_jax.knobs import Batch, Loss, Optimizer
+from seirenes_jax.knobs import Batch, Loss, Numbers, Optimizer
 from seirenes_jax.masked import Total
 from seirenes_jax.optim import make_optimizer
 from seirenes_jax.play import play
@@ -25,6 +25,7 @@ from seirenes_jax.step import (
     apply_gradient,
     logprobs_and_entropy,
     score_step,
+    still_sound,
     zero_gradient,
 )
 from seirenes_jax.streams import grouped
@@ -286,3 +287,63 @@ def test_a_gradient_that_is_not_finite_changes_neither_parameters_nor_moments() 
     state, said = apply_gradient(state, gradient([good])[1], optimizer=ADAM)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
     assert not np.array_equal(state.params["head"], kept.params["head"])
+
+
+NUMBERS = Numbers(
+    loss=1e3, gradient=1e3, ratio=1e4, logprob=100.0, in_a_row=3, keep=2, most_mib=64.0,
+    probe_max=1.0, probe_mean=0.1,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("why", ["sound", "most"])
+def test_a_step_that_is_not_sound_changes_neither_parameters_nor_moments(why: str) -> None:
+    """A good gradient, refused for another number of its step or for its size: bit for bit."""
+    (good,) = laid_out(off_policy(), T, B)
+    grads = gradient([good])[1]
+    start = jax.tree.map(jnp.copy, params())
+    state, said = apply_gradient(
+        TrainState(jnp.int32(0), start, ADAM.init(start)), grads, optimizer=ADAM
+    )
+    assert bool(said["applied"])
+    kept = jax.tree.map(np.array, state)
+    norm = float(said["grad_norm"])
+    sound, most = (jnp.array(False), math.inf) if why == "sound" else (jnp.array(True), norm * 0.9)
+    state, said = apply_gradient(state, grads, sound, optimizer=ADAM, most=most)
+    assert float(said["grad_norm"]) == norm and not bool(said["applied"])
+    jax.tree.map(np.testing.assert_array_equal, state.params, kept.params)
+    jax.tree.map(np.testing.assert_array_equal, state.opt_state, kept.opt_state)
+    state, said = apply_gradient(state, grads, jnp.array(True), optimizer=ADAM, most=norm * 1.1)
+    assert bool(said["applied"])
+    assert not np.array_equal(state.params["head"], kept.params["head"])
+
+
+@pytest.mark.parametrize(
+    ("name", "bound"),
+    [("ratio_max", 1e4), ("logp_max", 100.0), ("loss/robust", 1e3), ("entropy", None)],
+)
+def test_what_is_not_finite_or_beyond_its_bound_is_not_sound(
+    name: str, bound: float | None
+) -> None:
+    def sound(value: float, before: bool = True) -> bool:
+        totals = {name: Total(jnp.float32(value), jnp.float32(1), "max"),
+                  "kl_behaviour": Total(jnp.float32(0), jnp.float32(1), "mean")}  # fmt: skip
+        return bool(still_sound(jnp.array(before), totals, numbers=NUMBERS))
+
+    assert not sound(0.0, before=False)
+    if bound is None:
+        assert sound(math.nan)
+        return
+    assert sound(bound) and sound(0.5)
+    for value in (bound * 1.001, -bound * 1.001, math.nan, math.inf, -math.inf):
+        assert not sound(value), value
+
+
+def test_a_sound_batch_stays_sound_and_a_token_that_cannot_be_drawn_does_not() -> None:
+    (good,) = laid_out(off_policy(), T, B)
+    totals = gradient([good])[2]
+    assert bool(still_sound(jnp.array(True), totals, numbers=NUMBERS))
+    most = float(totals["logp_max"].value())
+    logp_BT = np.asarray(score_step(params(), good, config=CONFIG))
+    assert most == pytest.approx(np.abs(logp_BT[np.asarray(good.train_BT)]).max(), rel=1e-5)
+    tight = dataclasses.replace(NUMBERS, logprob=most * 0.99)
+    assert not bool(still_sound(jnp.array(True), totals, numbers=tight))

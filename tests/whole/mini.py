@@ -90,6 +90,7 @@ def read(run: Path) -> dict[str, Any]:
     return {
         "metrics": metrics,
         "rollouts": (run / "rollouts.jsonl").read_bytes(),
+        "alarms": (run / "alarms.jsonl").read_bytes(),
         "weights": (run / "hf" / "model.safetensors").read_bytes(),
         "eval": (run / "eval.json").read_bytes(),
     }

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ DECIDED = ("clean_acc", "hinted_acc", "live", "families", "gates", "verdicts", "
            "length", "stop_length", "reward", "mastered")  # fmt: skip
 
 
-def start(n: int, arguments: list[str], *, devices: int = 1) -> list[subprocess.Popen[str]]:
+def start(
+    n: int, arguments: list[str], *, devices: int = 1, command: Sequence[str] = mini.COMMAND
+) -> list[subprocess.Popen[str]]:
     """One command a process, as a launcher starts them."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -24,7 +27,7 @@ def start(n: int, arguments: list[str], *, devices: int = 1) -> list[subprocess.
     flags = f"--xla_force_host_platform_device_count={devices}"
     return [
         subprocess.Popen(
-            [*mini.COMMAND, *arguments, f"--coordinator=localhost:{port}", f"--processes={n}",
+            [*command, *arguments, f"--coordinator=localhost:{port}", f"--processes={n}",
              f"--process={i}"],
             cwd=mini.ROOT, env=mini.environment() | {"XLA_FLAGS": flags}, text=True,
             start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

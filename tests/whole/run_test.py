@@ -12,12 +12,12 @@ from tests.whole import mini
 
 FILES = {
     "config.json", "metrics.jsonl", "rollouts.jsonl", "tensorboard", "checkpoints", "model", "hf",
-    "eval.json", "summary.json", "report.html", "events.log",
+    "eval.json", "summary.json", "report.html", "events.log", "alarms.jsonl",
 }  # fmt: skip
 METRICS = set(
     """step clean_acc hinted_acc drop adv_reward live gates families entropy length stop_length
     reward loss ratio_max clip_frac kl_behaviour kl_ref balance route_agreement grad_norm
-    grad_norm_stream fifo mastered verdicts resampled tokens tokens_total time""".split()
+    grad_norm_stream fifo mastered verdicts resampled signs tokens tokens_total time""".split()
 )
 TIME = set("step layout play decode pack update tokens_per_s slot_use rss_gib recompiles".split())
 SUMMARY = set(
