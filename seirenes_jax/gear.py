@@ -13,13 +13,15 @@ from jax.sharding import NamedSharding
 from seirenes_jax import base as bases
 from seirenes_jax import sharding, streams
 from seirenes_jax.batch import Plan
-from seirenes_jax.checkpoint import Checkpoints, digest
+from seirenes_jax.checkpoint import Checkpoints
 from seirenes_jax.clock import Clock
 from seirenes_jax.data import Order
 from seirenes_jax.evaluate import Evaluator
+from seirenes_jax.fingerprint import digest
 from seirenes_jax.games import GAMES
 from seirenes_jax.games.base import Game
 from seirenes_jax.hosts import Hosts, IslandJudge, players, writes
+from seirenes_jax.journal import FOLDER, Journal
 from seirenes_jax.knobs import Settings
 from seirenes_jax.layout import LayOut, make_layout
 from seirenes_jax.models import join, split, trained
@@ -31,6 +33,7 @@ from seirenes_jax.sampler import Sampler
 from seirenes_jax.signals import Stop
 from seirenes_jax.start import Start, abstract_params, begin, leave_model, starting_params
 from seirenes_jax.state import Params, TrainState, abstract_state
+from seirenes_jax.store import Folder
 from seirenes_jax.verify.judge import Judge
 
 
@@ -46,6 +49,7 @@ class Gear:
     hosts: Hosts
     lay_out: LayOut  # training weights -> decoding weights
     sampler: Sampler
+    journal: Journal | None  # what answers before the sampler is asked
     judge: IslandJudge
     evaluator: Evaluator
     optimizer: optax.GradientTransformation
@@ -60,7 +64,7 @@ class Gear:
 
 
 def prepare(
-    settings: Settings, stack: ExitStack, log: RunLog, *, cache_dir: Any, stop: Stop
+    settings: Settings, stack: ExitStack, log: RunLog, *, home: Folder, cache_dir: Any, stop: Stop
 ) -> tuple[Gear, Progress]:
     """Everything a step needs but the state, and how things stand before the first one."""
     clock = Clock()
@@ -95,7 +99,8 @@ def prepare(
         order=Order(
             start.train, seed=settings.seed, mastered_share=settings.problems.mastered_share
         ),
-        lay_out=lay_out, sampler=sampler, judge=judge,
+        lay_out=lay_out, sampler=sampler, journal=_journal(settings, home, hosts, stack),
+        judge=judge,
         evaluator=Evaluator(settings, start, sampler, judge, hosts=hosts, log=log, stop=stop),
         optimizer=optimizer, mesh=mesh, log=log, clock=clock, stop=stop,
         base=base, begin_anew=begin_anew, reference=_reference(settings, base, begin_anew),
@@ -105,6 +110,16 @@ def prepare(
     progress.tokens["warm_start"] = start.warm_tokens
     progress.base = "" if base is None else digest(base)
     return gear, progress
+
+
+def _journal(
+    settings: Settings, home: Folder, hosts: Hosts, stack: ExitStack
+) -> Journal | None:
+    if not settings.checkpoint.journal:
+        return None
+    journal = Journal(home / FOLDER, process=jax.process_index(), writer=hosts.leads)
+    stack.callback(journal.close)
+    return journal
 
 
 def _reference(

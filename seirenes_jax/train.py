@@ -5,11 +5,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from seirenes_jax import base as bases
-from seirenes_jax import folder, hosts, metrics, parcel, streams
+from seirenes_jax import folder, hosts, maintenance, metrics, parcel, streams
 from seirenes_jax import settings as config_files
 from seirenes_jax.checkpoint import Checkpoints
 from seirenes_jax.checks import check
@@ -18,11 +19,12 @@ from seirenes_jax.clock import peak_rss_gib, profiled, set_up_compile_cache
 from seirenes_jax.data import Cursor, master
 from seirenes_jax.errors import DONE, Stopped
 from seirenes_jax.evaluate import accuracy, scores
+from seirenes_jax.fingerprint import digest
 from seirenes_jax.finish import finish
 from seirenes_jax.games.base import Context, Note, Rules
 from seirenes_jax.games.seirenes import START
 from seirenes_jax.gear import Gear, prepare, restore
-from seirenes_jax.knobs import Settings
+from seirenes_jax.knobs import Checkpoint, Settings
 from seirenes_jax.learn import micro_batches, mind_numbers, queue_groups, update
 from seirenes_jax.mirror import Mirror
 from seirenes_jax.play import Played, play
@@ -60,6 +62,9 @@ def run(
     with ExitStack() as stack:
         stop = stack.enter_context(listening(settings.preempt.grace_s))
         stack.enter_context(hosts.heeding(stop))
+        stack.enter_context(
+            maintenance.heeding(stop, maintenance.server(jax.default_backend()))
+        )
         set_up_compile_cache(cache_dir)
         log: RunLog = Mute(mirror.spool)
         if hosts.writes():
@@ -67,10 +72,10 @@ def run(
                 RunLog(mirror.spool, steps=settings.steps, wandb=settings.report.wandb)
             )
             folder.write_config(mirror.spool, config)
-        checkpoints = stack.enter_context(
-            Checkpoints(mirror.home / "checkpoints", settings.checkpoint.keep)
+        checkpoints = stack.enter_context(open_checkpoints(settings.checkpoint, mirror, log))
+        gear, progress = prepare(
+            settings, stack, log, home=mirror.home, cache_dir=cache_dir, stop=stop
         )
-        gear, progress = prepare(settings, stack, log, cache_dir=cache_dir, stop=stop)
         if gear.base is not None:
             bases.keep(gear.base, progress.base, start=gear.start, settings=settings,
                        home=mirror.home)  # fmt: skip
@@ -78,7 +83,7 @@ def run(
         try:
             if not progress.before:
                 measure_start(gear, state, progress)
-                save(checkpoints, mirror, state, progress, score=None)
+                save(checkpoints, mirror, gear, state, progress, score=None)
             lap(gear, progress)  # what came before is no part of the first step
             while progress.step < settings.steps and not spent(settings, progress):
                 with profiled(settings.profile.steps, progress.step + 1, mirror.spool):
@@ -87,14 +92,14 @@ def run(
                 score = evaluate_inside(gear, state, progress, row) if due else None
                 log_step(gear, progress, row, notes)
                 if score is not None or progress.step % settings.checkpoint.every == 0:
-                    save(checkpoints, mirror, state, progress, score=score)
+                    save(checkpoints, mirror, gear, state, progress, score=score)
                 if gear.hosts.agree(stop.asked is not None):
                     raise Stopped("between two steps")
         except Stopped:
             whole = progress.before and progress.step == log.logged  # its line is written, too
             if whole and progress.step not in checkpoints.steps():
-                save(checkpoints, mirror, state, progress, score=None)
-            checkpoints.wait()
+                save(checkpoints, mirror, gear, state, progress, score=None)
+            settle(checkpoints, gear)
             at = max(checkpoints.steps(), default=0)
             log.event(f"stopped after step {at}")
             raise Stopped(
@@ -102,8 +107,8 @@ def run(
                 f"{mirror.home}. The same command goes on from there."
             ) from None
         if progress.step not in checkpoints.steps():
-            save(checkpoints, mirror, state, progress, score=None)
-        checkpoints.wait()
+            save(checkpoints, mirror, gear, state, progress, score=None)
+        settle(checkpoints, gear)
         return finish(gear.evaluator, state.params, progress, settings=settings, log=log,
                       start=gear.start, clock=gear.clock, lay_out=gear.lay_out,
                       mirror=mirror, base=gear.base)  # fmt: skip
@@ -118,6 +123,8 @@ def one_step(
     """
     step, clock = progress.step + 1, gear.clock
     with clock("layout"):
+        if gear.journal is not None:
+            gear.journal.begin(step, digest(state.params))
         gear.sampler.load(LIVE, gear.lay_out(state.params), progress.step)
         if gear.frozen is not None:
             gear.sampler.load(START, gear.frozen, 0)
@@ -193,7 +200,10 @@ def play_own(
     def ask(opened: list[tuple[Name, Ask]]) -> list[Rollout]:
         gear.hosts.check(gear.stop)
         with gear.clock("decode"):
-            finished = gear.sampler.ask(opened)
+            if gear.journal is not None:
+                finished = gear.journal.ask(gear.sampler, opened)
+            else:
+                finished = gear.sampler.ask(opened)
         bar.advance(len(finished))
         return finished
 
@@ -264,13 +274,33 @@ def log_step(gear: Gear, progress: Progress, row: dict[str, Any], notes: list[No
         "slot_use": use.drawn / max(1, use.steps), "rss_gib": peak_rss_gib(),
         "recompiles": compiles,
     }  # fmt: skip
+    if gear.journal is not None:
+        row["time"]["journal_tokens"] = gear.journal.tokens
+        if gear.journal.answered:
+            gear.log.event(
+                f"step {progress.step}: {gear.journal.answered} answers of "
+                f"{gear.journal.tokens} tokens come from the journal"
+            )
     order = sorted(notes, key=lambda n: stable_hash("shown", progress.step, n["problem_id"]))
     gear.log.log_step(row, order[: gear.settings.report.rollouts_per_step])
 
 
+def open_checkpoints(knobs: Checkpoint, mirror: Mirror, log: RunLog) -> Checkpoints:
+    """Those of the run's folder; what failed is said each time where the run is to go on."""
+
+    def tell(said: str) -> None:
+        log.say(said)
+        log.event(said)
+
+    return Checkpoints(
+        mirror.home / "checkpoints", knobs.keep, keep_every=knobs.keep_every, verify=knobs.verify,
+        tell=tell if knobs.on_failure == "go_on" else None,
+    )  # fmt: skip
+
+
 def save(
-    checkpoints: Checkpoints, mirror: Mirror, state: TrainState, progress: Progress, *,
-    score: float | None,
+    checkpoints: Checkpoints, mirror: Mirror, gear: Gear, state: TrainState, progress: Progress,
+    *, score: float | None,
 ) -> None:  # fmt: skip
     """All of the run in one atomic step; the lines of its files are where it is before it is."""
     mirror.send()
@@ -278,3 +308,12 @@ def save(
     checkpoints.save(
         progress.step, state, host_arrays=arrays, host_json=stored, metric=score
     )
+    if gear.journal is not None:
+        gear.journal.drop(checkpoints.good)
+
+
+def settle(checkpoints: Checkpoints, gear: Gear) -> None:
+    """What is being saved is saved, and read back."""
+    checkpoints.wait()
+    if gear.journal is not None:
+        gear.journal.drop(checkpoints.good)
