@@ -184,6 +184,14 @@ def get_config() -> ConfigDict:
     c.checkpoint = k = ConfigDict()
     k.every = 10  # steps
     k.keep = 3  # newest ones kept, besides the best
+    k.keep_every = 0  # and those of every so many steps, for good; 0 = none
+    # After a save, while the next steps run, every array is read back and compared with what was
+    # saved; False: the host's record alone, where reading is slow or costs (a bucket far away).
+    k.verify = True
+    k.on_failure = "stop"  # a failed save: stop (exit code 1) | go_on, and say so every time
+    # Finished answers are written down as they come; a run that was killed in the middle of a step
+    # takes them from there. Worth it where a step takes minutes (docs/reliability.md).
+    k.journal = False
 
     c.preempt = ConfigDict({"grace_s": 25.0})  # seconds from the signal to a saved, closed run
 

@@ -7,8 +7,9 @@ another run's weights) keeps them in its own folder, `base/`, which PEFT can loa
 import jax
 
 from seirenes_jax import hf
-from seirenes_jax.checkpoint import digest, noted
+from seirenes_jax.checkpoint import noted
 from seirenes_jax.errors import ConfigError
+from seirenes_jax.fingerprint import digest
 from seirenes_jax.hosts import first, writes
 from seirenes_jax.knobs import Settings
 from seirenes_jax.models import ModelConfig, init_params, split, without_adapters

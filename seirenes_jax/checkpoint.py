@@ -1,30 +1,32 @@
 """Checkpoints: everything a run needs to go on, all of it or nothing.
 
 One step directory holds the state and the host's own arrays and JSON, and Orbax finalises them
-together. Beside them stands a fingerprint of every array, so that a restore can tell a good
-checkpoint from a damaged one and fall back to the one before.
+together. Beside them stands a fingerprint of every array: with it a save is read back and compared
+before an older one may go, and a restore tells a good checkpoint from a damaged one and falls back
+to the one before.
 """
 
 import errno
 import gc
-import json
 import math
 import shutil
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from seirenes_jax import stored
 from seirenes_jax.errors import CheckpointError, ConfigError, SaveError
-from seirenes_jax.packing import packed, unpacked
-from seirenes_jax.rng import stable_hash
+from seirenes_jax.fingerprint import Leaves, describe, paths
+from seirenes_jax.hosts import all_gather
+from seirenes_jax.packing import packed
 from seirenes_jax.store import Folder, at, first_line, is_remote
 
 # What reading a truncated, flipped or missing file raises. A device out of memory is none of these.
@@ -42,18 +44,34 @@ class Restored:
     messages: tuple[str, ...]  # one for every newer checkpoint that was damaged
 
 
-class Checkpoints:
-    """The checkpoints of one run folder: the newest `keep` of them and the best one."""
+def kept(steps: Sequence[int], *, keep: int, keep_every: int, best: int | None) -> set[int]:
+    """Which steps stay: the newest `keep`, the best one, and every multiple of `keep_every`."""
+    regular = [step for step in steps if keep_every and step % keep_every == 0]
+    return {*sorted(steps)[-keep:], *regular, *([] if best is None else [best])}
 
-    def __init__(self, folder: Folder, keep: int) -> None:
+
+class Checkpoints:
+    """The checkpoints of one run folder.
+
+    `tell`: a failed save is said to it and the run goes on; without it, it is a SaveError.
+    """
+
+    def __init__(
+        self, folder: Folder, keep: int, *, keep_every: int = 0, verify: bool = True,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
         if keep < 1:
             raise ConfigError(f"checkpoint.keep: got {keep}; wanted at least 1")
         self.folder = _place(folder)
-        self._keep = keep
+        self.good: int | None = None  # the newest step that was read back, by this process's run
+        self._keep, self._keep_every, self._verify, self._tell = keep, keep_every, verify, tell
         self._needed: frozenset[int] = frozenset()  # steps that stay besides
         self._damaged: set[int] = set()
         self._metrics: dict[int, float | None] = {}  # of steps on disk
         self._pending: tuple[int, int] | None = None  # step and bytes of the save under way
+        self._faults: list[str] = []  # what reading it back has found
+        self._alone = jax.process_count() == 1
+        self._reader = Thread()
         self._manager = self._open()
 
     def __enter__(self) -> Self:
@@ -63,6 +81,7 @@ class Checkpoints:
         self, kind: type[BaseException] | None, value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
+        self._alone = kind is not None  # what ended this process may not have ended the others
         self.close()
 
     def close(self) -> None:
@@ -78,15 +97,15 @@ class Checkpoints:
         return ocp.CheckpointManager(self.folder, options=options)
 
     def steps(self) -> list[int]:
-        """Steps that were saved completely, oldest first."""
-        return sorted(self._manager.all_steps())
+        """Steps that were saved completely and are not known to be damaged, oldest first."""
+        return sorted({*self._manager.all_steps()} - self._damaged)
 
     def best(self) -> int | None:
         """The step with the highest metric; None where none was saved with one."""
         for step in self.steps():
             if step not in self._metrics:
                 try:
-                    self._metrics[step] = _read_host(self._manager, step)[0]["metric"]
+                    self._metrics[step] = stored.metric(self.folder, step)
                 except _DAMAGE:
                     self._metrics[step] = None  # `restore` says so when it comes to it
         scored = [(m, s) for s in self.steps() if (m := self._metrics[s]) is not None]
@@ -101,14 +120,14 @@ class Checkpoints:
         `metric` is higher for better. From now on the steps `needed` stay, however old.
         """
         self.wait()
-        for damaged in sorted(self._damaged & set(self.steps())):
+        for damaged in sorted(self._damaged & {*self._manager.all_steps()}):
             self._delete(damaged)  # the run goes on from before them and saves them anew
         self._damaged.clear()
         self._needed = frozenset(needed)
         if step in self.steps():
             raise SaveError(f"step {step} is already saved in {self.folder}; it was left as it is")
         scored = metric if metric is not None and math.isfinite(metric) else None
-        head = {"step": step, "metric": scored, "leaves": _describe(state), "json": dict(host_json)}
+        head = {"step": step, "metric": scored, "leaves": describe(state), "json": dict(host_json)}
         blob = np.frombuffer(packed(head, host_arrays), np.uint8)
         self._pending = (step, blob.nbytes + sum(x.nbytes for x in jax.tree.leaves(state)))
         try:
@@ -120,35 +139,66 @@ class Checkpoints:
                 force=True,
             )
         except (*_DAMAGE, RuntimeError) as error:
-            raise self._failed(error) from error
+            self._failed(error)
+            return
+        self._faults = []
+        self._reader = Thread(target=self._read_back, args=(step, self._faults), daemon=True)
+        self._reader.start()
+
+    def _read_back(self, step: int, faults: list[str]) -> None:
+        """In a thread, beside the next steps: what lies in the folder is what was to be saved."""
+        try:
+            self._manager.wait_until_finished()
+        except (*_DAMAGE, RuntimeError):
+            return  # `wait` is told the same and raises it
+        try:
+            if self._verify:
+                stored.check(
+                    self.folder, step, share=jax.process_index(), of=jax.process_count()
+                )
+            else:
+                stored.record(self.folder, step)
+        except _DAMAGE as error:
+            faults.append(first_line(error))
 
     def wait(self) -> None:
-        """Until the save under way is finished and its record reads back; else SaveError."""
+        """Until the save under way is finished and reads back as it was; else SaveError."""
         if self._pending is None:
             return
         step = self._pending[0]
         try:
             self._manager.wait_until_finished()
+            self._reader.join()
             if step not in self.steps():
                 raise OSError(f"step {step} was never finalised")
-            _read_host(self._manager, step)
+            if faults := self._everybodys(self._faults):
+                self._damaged.add(step)
+                raise OSError(f"it does not read back: {faults[0]}")
         except (*_DAMAGE, RuntimeError) as error:
-            raise self._failed(error) from error
-        self._pending = None
+            self._failed(error)
+            return
+        self._pending, self.good = None, step
         self._retain()
 
+    def _everybodys(self, faults: list[str]) -> list[str]:
+        """Each process reads a share of the arrays; what one finds is true for all."""
+        if self._alone:
+            return faults
+        return [said.decode() for said in all_gather("".join(faults).encode()) if said]
+
     def _retain(self) -> None:
-        """Only now, with the new one known to be there, may older ones go."""
-        kept = {*self.steps()[-self._keep :], self.best(), *self._needed}
-        for step in self.steps():
-            if step not in kept:
+        """Only now, with the new one known to be good, may older ones go."""
+        steps = self.steps()
+        stay = kept(steps, keep=self._keep, keep_every=self._keep_every, best=self.best())
+        for step in steps:
+            if step not in stay | self._needed:
                 self._delete(step)
 
     def _delete(self, step: int) -> None:
         self._manager.delete(step)
         self._metrics.pop(step, None)
 
-    def _failed(self, error: Exception) -> SaveError:
+    def _failed(self, error: Exception) -> None:
         """Name what happened, and stand ready for another try."""
         assert self._pending is not None
         step, size = self._pending
@@ -158,15 +208,17 @@ class Checkpoints:
         room = ""
         if not is_remote(self.folder):
             room = f"; {shutil.disk_usage(self.folder).free / 2**30:.3f} GiB are free"
-        kept = ", ".join(map(str, self.steps())) or "none"
+        there = ", ".join(map(str, self.steps())) or "none"
         no_space = _is_no_space(error)
         what = "no space left on the device" if no_space else first_line(error)
         change = "Free some space or lower checkpoint.keep, then run" if no_space else "Run"
-        return SaveError(
+        said = (
             f"saving step {step} into {self.folder} failed: {what} (it holds about "
-            f"{size / 2**30:.3f} GiB{room}). Complete checkpoints still there: "
-            f"{kept}. {change} the same command again."
+            f"{size / 2**30:.3f} GiB{room}). Complete checkpoints still there: {there}. "
         )
+        if self._tell is None:
+            raise SaveError(f"{said}{change} the same command again.") from error
+        self._tell(f"{said}The run goes on without it (checkpoint.on_failure = go_on).")
 
     def restore(self, abstract_state: Any) -> Restored | None:
         """The newest good checkpoint, laid out by the shardings of `abstract_state`.
@@ -177,7 +229,7 @@ class Checkpoints:
         messages: list[str] = []
         for step in reversed(self.steps()):
             try:
-                record, arrays = _read_host(self._manager, step)
+                record, arrays = stored.record(self.folder, step)
                 state = _read_state(self._manager, step, record["leaves"], abstract_state)
             except jax.errors.JaxRuntimeError:
                 raise  # out of memory says nothing about the file
@@ -188,6 +240,7 @@ class Checkpoints:
                     f"{first_line(error)}"
                 )
                 continue
+            self.good = step
             return Restored(step, state, arrays, record["json"], tuple(messages))
         if messages:
             raise CheckpointError(
@@ -205,7 +258,7 @@ def load_params(folder: Folder, abstract_params: Any, step: int | None) -> tuple
             raise ConfigError(f"{folder}: no checkpoint of step {step}; it has {steps or 'none'}")
         chosen = steps[-1] if step is None else step
         try:
-            record, _ = _read_host(manager, chosen)
+            record, _ = stored.record(_place(folder), chosen)
             tree = {"params": abstract_params}
             state = _read_state(manager, chosen, record["leaves"], tree, part="params/")
         except jax.errors.JaxRuntimeError:
@@ -223,33 +276,10 @@ def _place(folder: object) -> Folder:
     return place if is_remote(place) else place.absolute()
 
 
-Leaves = dict[str, list[Any]]  # path -> [shape, dtype, fingerprint]
-
-
-def _paths(tree: Any) -> dict[str, Any]:
-    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
-
-
-def _describe(state: Any) -> Leaves:
-    leaves = _paths(state)
-    prints = np.asarray(fingerprints(list(leaves.values()))).tolist()
-    return {
-        path: [list(leaf.shape), leaf.dtype.name, mark]
-        for (path, leaf), mark in zip(leaves.items(), prints, strict=True)
-    }
-
-
-def digest(arrays: Any) -> str:
-    """Of every bit of a tree of arrays, wherever they live."""
-    return f"{stable_hash(json.dumps(_describe(arrays), sort_keys=True)):016x}"
-
-
 def noted(folder: Folder, step: int) -> dict[str, Any]:
     """The host's own JSON of one step."""
-    with _opened(folder) as manager:
-        record: dict[str, Any] = _read_host(manager, step)[0]["json"]
-        return record
+    found: dict[str, Any] = stored.record(_place(folder), step)[0]["json"]
+    return found
 
 
 @contextmanager
@@ -261,35 +291,6 @@ def _opened(folder: Folder) -> Iterator[ocp.CheckpointManager]:
         raise ConfigError(f"no folder of checkpoints: got {str(folder)!r}; wanted RUN/checkpoints")
     with ocp.CheckpointManager(path, options=options) as manager:
         yield manager
-
-
-@jax.jit
-def fingerprints(arrays: list[jax.Array]) -> jax.Array:
-    """Two 32-bit sums of each array's bits, weighted by place: uint32 [arrays, 2].
-
-    Computed where the arrays live, in modular integers: the same whatever the sharding or the
-    number of processes. The weights are odd, so no single flipped bit can leave a sum as it was.
-    """
-    return jnp.stack([_fingerprint(x) for x in arrays]) if arrays else jnp.zeros((0, 2), jnp.uint32)
-
-
-def _fingerprint(x: jax.Array) -> jax.Array:
-    if x.dtype == jnp.bool_:
-        x = x.astype(jnp.uint8)
-    unsigned = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
-    bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
-    place = jnp.zeros(bits.shape, jnp.uint32)
-    for axis, size in enumerate(bits.shape):
-        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
-    weights = [_mix(place + jnp.uint32(salt)) | jnp.uint32(1) for salt in (0, 0x9E3779B9)]
-    return jnp.stack([jnp.sum(bits * weight, dtype=jnp.uint32) for weight in weights])
-
-
-def _mix(x: jax.Array) -> jax.Array:
-    """Spread neighbours apart (the finaliser of MurmurHash3)."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, args: Any) -> Any:
@@ -310,30 +311,19 @@ def _restore(manager: ocp.CheckpointManager, step: int, args: Any) -> Any:
     raise OSError(failure)
 
 
-def _read_host(
-    manager: ocp.CheckpointManager, step: int
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    args = ocp.args.Composite(host=ocp.args.PyTreeRestore())
-    data = np.asarray(_restore(manager, step, args)["host"]["blob"]).tobytes()
-    record, arrays = unpacked(data)
-    if record["step"] != step:
-        raise ValueError(f"the directory of step {step} holds step {record['step']}")
-    return record, arrays
-
-
 def _read_state(
     manager: ocp.CheckpointManager, step: int, leaves: Leaves, abstract: Any, part: str = ""
 ) -> Any:
-    stored = {path: leaf for path, leaf in leaves.items() if path.startswith(part)}
-    _refuse_other_shapes(step, stored, _paths(abstract))
+    saved = {path: leaf for path, leaf in leaves.items() if path.startswith(part)}
+    _refuse_other_shapes(step, saved, paths(abstract))
     arguments = ocp.args.PyTreeRestore(
         abstract,
         restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
         partial_restore=bool(part),
     )
     state = _restore(manager, step, ocp.args.Composite(state=arguments))["state"]
-    for path, (_, _, mark) in _describe(state).items():
-        if mark != stored[path][2]:
+    for path, (_, _, mark) in describe(state).items():
+        if mark != saved[path][2]:
             raise ValueError(f"{path} is not what was saved")
     return state
 

@@ -14,14 +14,16 @@ from jax.sharding import NamedSharding
 from seirenes_jax import base as bases
 from seirenes_jax import evidence, sharding, streams
 from seirenes_jax.batch import Plan
-from seirenes_jax.checkpoint import Checkpoints, digest
+from seirenes_jax.checkpoint import Checkpoints
 from seirenes_jax.clock import Clock
 from seirenes_jax.console import say
 from seirenes_jax.data import Order
 from seirenes_jax.evaluate import Evaluator
+from seirenes_jax.fingerprint import digest
 from seirenes_jax.games import GAMES
 from seirenes_jax.games.base import Game
 from seirenes_jax.hosts import Hosts, IslandJudge, Whereabouts, players, writes
+from seirenes_jax.journal import FOLDER, Journal
 from seirenes_jax.knobs import Settings
 from seirenes_jax.layout import LayOut, make_layout
 from seirenes_jax.models import join, split, trained
@@ -33,6 +35,7 @@ from seirenes_jax.sampler import Sampler
 from seirenes_jax.signals import Stop
 from seirenes_jax.start import Start, abstract_params, begin, leave_model, starting_params
 from seirenes_jax.state import Params, TrainState, abstract_state
+from seirenes_jax.store import Folder
 from seirenes_jax.verify.judge import Judge
 from seirenes_jax.watchdog import Watch, Watchdog
 
@@ -49,6 +52,7 @@ class Gear:
     hosts: Hosts
     lay_out: LayOut  # training weights -> decoding weights
     sampler: Sampler
+    journal: Journal | None  # what answers before the sampler is asked
     judge: IslandJudge
     evaluator: Evaluator
     optimizer: optax.GradientTransformation
@@ -64,7 +68,7 @@ class Gear:
 
 
 def prepare(
-    settings: Settings, stack: ExitStack, log: RunLog, *, cache_dir: Any, stop: Stop
+    settings: Settings, stack: ExitStack, log: RunLog, *, home: Folder, cache_dir: Any, stop: Stop
 ) -> tuple[Gear, Progress]:
     """Everything a step needs but the state, and how things stand before the first one."""
     watch = _watchdog(settings, stack, log)
@@ -100,7 +104,8 @@ def prepare(
         order=Order(
             start.train, seed=settings.seed, mastered_share=settings.problems.mastered_share
         ),
-        lay_out=lay_out, sampler=sampler, judge=judge,
+        lay_out=lay_out, sampler=sampler, journal=_journal(settings, home, hosts, stack),
+        judge=judge,
         evaluator=Evaluator(settings, start, sampler, judge, hosts=hosts, log=log, stop=stop),
         optimizer=optimizer, mesh=mesh, log=log, clock=clock, watch=watch, stop=stop,
         base=base, begin_anew=begin_anew, reference=_reference(settings, base, begin_anew),
@@ -125,6 +130,16 @@ def _watchdog(settings: Settings, stack: ExitStack, log: RunLog) -> Watch:
     )
     stack.enter_context(whereabouts.shared(dog.path))
     return dog.watch
+
+
+def _journal(
+    settings: Settings, home: Folder, hosts: Hosts, stack: ExitStack
+) -> Journal | None:
+    if not settings.checkpoint.journal:
+        return None
+    journal = Journal(home / FOLDER, process=jax.process_index(), writer=hosts.leads)
+    stack.callback(journal.close)
+    return journal
 
 
 def _reference(

@@ -194,6 +194,10 @@ class Decode:
 class Checkpoint:
     every: int
     keep: int
+    keep_every: int
+    verify: bool
+    on_failure: str
+    journal: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +322,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss.kind": ("ppo", "gspo", "cispo"),
     "loss.aggregate": ("token", "sequence", "constant"),
     "loss.kl_kind": ("k1", "k2", "k3"),
+    "checkpoint.on_failure": ("stop", "go_on"),
     "optimizer.schedule": ("constant", "cosine", "linear"),
     "optimizer.moments": ("float32", "bfloat16"),
 }

@@ -1,8 +1,9 @@
 """A run in a bucket: its files are written in a spool on this machine and sent after.
 
 Only whole objects can be written there, so what grows line by line grows in the spool. Checkpoints,
-`hf/` and `base/` go straight to the bucket. What is in the bucket counts: the spool is fetched anew
-each time a run begins or goes on. A folder on this machine is its own spool, and nothing is sent.
+`journal/`, `hf/` and `base/` go straight to the bucket. What is in the bucket counts: the spool is
+fetched anew each time a run begins or goes on. A folder on this machine is its own spool, and
+nothing is sent.
 """
 
 import json
@@ -25,7 +26,7 @@ from seirenes_jax.rng import stable_hash
 from seirenes_jax.store import Folder, at, below, copy, first_line, is_remote, reaching
 
 SEND_S = 30.0  # between two looks at what has changed; a file of n MB is sent every n s at most
-IN_THE_BUCKET = ("checkpoints", "hf", "base", LEASE)  # never in the spool
+IN_THE_BUCKET = ("checkpoints", "journal", "hf", "base", LEASE)  # never in the spool
 BEAT_S = 5.0  # between two signs of life
 SILENT_S = 30.0  # without one: whoever held the lease is gone
 SETTLE_S = 1.0  # for two who take a lease at once to see each other

@@ -135,10 +135,13 @@ class Sampler:
         self.step, self.temperature = step, temperature
         self.use = Use()
 
-    def ask(self, opened: Sequence[tuple[Name, Ask]]) -> list[Rollout]:
-        """Queue what was opened; one chunk further; the samples that finished."""
+    def ask(
+        self, opened: Sequence[tuple[Name, Ask]], answered: Collection[Name] = ()
+    ) -> list[Rollout]:
+        """Queue what was opened, but samples that are answered elsewhere; one chunk further; the
+        samples that finished."""
         for name, ask in opened:
-            self._enqueue(name, ask)
+            self._enqueue(name, ask, answered)
         finished: list[Rollout] = []
         for lane in self._lanes.values():
             if lane.flying is not None:
@@ -165,7 +168,7 @@ class Sampler:
     def _busy(lane: Lane) -> bool:
         return bool(lane.queue) or lane.flying is not None or any(lane.seats)
 
-    def _enqueue(self, name: Name, ask: Ask) -> None:
+    def _enqueue(self, name: Name, ask: Ask, answered: Collection[Name]) -> None:
         if ask.policy not in self._lanes:
             raise ConfigError(
                 f"an ask wants policy {ask.policy!r}; loaded are {', '.join(self._lanes) or 'none'}"
@@ -177,7 +180,7 @@ class Sampler:
                 f"at most {ask.max_tokens}; this sampler holds {self.prompt_tokens} + "
                 f"{self.answer_tokens}; raise tokens.prompt or drop the problem"
             )
-        names = [_sample(name, i) for i in range(ask.n)]
+        names = [one for i in range(ask.n) if (one := _sample(name, i)) not in answered]
         self.put(Seat(one, ask, prompt, self._draw(one)) for one in names)
 
     def _draw(self, name: Name) -> Draw:

@@ -5,10 +5,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from seirenes_jax import alarms, folder, hosts, metrics, parcel, streams
+from seirenes_jax import alarms, folder, hosts, maintenance, metrics, parcel, streams
 from seirenes_jax import base as bases
 from seirenes_jax import settings as config_files
 from seirenes_jax.checkpoint import Checkpoints
@@ -18,12 +19,13 @@ from seirenes_jax.clock import peak_rss_gib, profiled, set_up_compile_cache
 from seirenes_jax.data import Cursor, master
 from seirenes_jax.errors import DONE, Stopped
 from seirenes_jax.evaluate import accuracy, scores
+from seirenes_jax.fingerprint import digest
 from seirenes_jax.finish import finish
 from seirenes_jax.games.base import Context, Note, Rules
 from seirenes_jax.games.seirenes import START
 from seirenes_jax.gear import Gear, prepare, restore
 from seirenes_jax.handshake import shake_hands
-from seirenes_jax.knobs import Settings
+from seirenes_jax.knobs import Checkpoint, Settings
 from seirenes_jax.learn import micro_batches, mind_numbers, queue_groups, refuse_more, update
 from seirenes_jax.mirror import Mirror
 from seirenes_jax.play import Played, play
@@ -33,7 +35,6 @@ from seirenes_jax.rng import stable_hash
 from seirenes_jax.signals import listening
 from seirenes_jax.state import TrainState
 from seirenes_jax.types import LIVE, Ask, Name, Problem, Rollout
-from seirenes_jax.watchdog import Watch
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,6 +63,9 @@ def run(
     with ExitStack() as stack:
         stop = stack.enter_context(listening(settings.preempt.grace_s))
         stack.enter_context(hosts.heeding(stop))
+        stack.enter_context(
+            maintenance.heeding(stop, maintenance.server(jax.default_backend()))
+        )
         set_up_compile_cache(cache_dir)
         log: RunLog = Mute(mirror.spool)
         if hosts.writes():
@@ -69,10 +73,10 @@ def run(
                 RunLog(mirror.spool, steps=settings.steps, wandb=settings.report.wandb)
             )
             folder.write_config(mirror.spool, config)
-        checkpoints = stack.enter_context(
-            Checkpoints(mirror.home / "checkpoints", settings.checkpoint.keep)
+        checkpoints = stack.enter_context(open_checkpoints(settings.checkpoint, mirror, log))
+        gear, progress = prepare(
+            settings, stack, log, home=mirror.home, cache_dir=cache_dir, stop=stop
         )
-        gear, progress = prepare(settings, stack, log, cache_dir=cache_dir, stop=stop)
         if gear.base is not None:
             bases.keep(gear.base, progress.base, start=gear.start, settings=settings,
                        home=mirror.home)  # fmt: skip
@@ -80,7 +84,7 @@ def run(
         try:
             if not progress.before:
                 measure_start(gear, state, progress)
-                save(checkpoints, mirror, state, progress, score=None, watch=gear.watch)
+                save(checkpoints, mirror, gear, state, progress, score=None)
             lap(gear, progress)  # what came before is no part of the first step
             begun = progress.step
             while progress.step < settings.steps and not spent(settings, progress):
@@ -93,8 +97,7 @@ def run(
                 log_step(gear, progress, row, notes, told=told)
                 due = score is not None or progress.step % settings.checkpoint.every == 0
                 if due or progress.bad_steps == 1:  # to compute them again takes these weights
-                    save(checkpoints, mirror, state, progress, score=score,
-                         watch=gear.watch)  # fmt: skip
+                    save(checkpoints, mirror, gear, state, progress, score=score)
                 refuse_more(gear, progress)
                 if gear.hosts.agree(stop.asked is not None):
                     raise Stopped("between two steps")
@@ -107,9 +110,8 @@ def run(
                 f"{mirror.home}. The same command goes on from there."
             ) from None
         if progress.step not in checkpoints.steps():
-            save(checkpoints, mirror, state, progress, score=None, watch=gear.watch)
-        with gear.watch("save"):
-            checkpoints.wait()
+            save(checkpoints, mirror, gear, state, progress, score=None)
+        settle(checkpoints, gear)
         return finish(gear.evaluator, state.params, progress, settings=settings, log=log,
                       start=gear.start, clock=gear.clock, lay_out=gear.lay_out,
                       mirror=mirror, base=gear.base)  # fmt: skip
@@ -121,9 +123,8 @@ def save_what_is_whole(
     """The last step, where all of it is written and it is not saved yet."""
     whole = progress.before and progress.step == gear.log.logged  # its line is written, too
     if whole and progress.step not in checkpoints.steps():
-        save(checkpoints, mirror, state, progress, score=None, watch=gear.watch)
-    with gear.watch("save"):
-        checkpoints.wait()
+        save(checkpoints, mirror, gear, state, progress, score=None)
+    settle(checkpoints, gear)
 
 
 def one_step(
@@ -135,6 +136,8 @@ def one_step(
     """
     step, clock = progress.step + 1, gear.clock
     with clock("layout"):
+        if gear.journal is not None:
+            gear.journal.begin(step, digest(state.params))
         gear.sampler.load(LIVE, gear.lay_out(state.params), progress.step)
         if gear.frozen is not None:
             gear.sampler.load(START, gear.frozen, 0)
@@ -215,7 +218,10 @@ def play_own(
     def ask(opened: list[tuple[Name, Ask]]) -> list[Rollout]:
         gear.hosts.check(gear.stop)
         with gear.clock("decode"):
-            finished = gear.sampler.ask(opened)
+            if gear.journal is not None:
+                finished = gear.journal.ask(gear.sampler, opened)
+            else:
+                finished = gear.sampler.ask(opened)
         bar.advance(len(finished))
         return finished
 
@@ -288,6 +294,13 @@ def log_step(
         "slot_use": use.drawn / max(1, use.steps), "rss_gib": peak_rss_gib(),
         "recompiles": compiles,
     }  # fmt: skip
+    if gear.journal is not None:
+        row["time"]["journal_tokens"] = gear.journal.tokens
+        if gear.journal.answered:
+            gear.log.event(
+                f"step {progress.step}: {gear.journal.answered} answers of "
+                f"{gear.journal.tokens} tokens come from the journal"
+            )
     order = sorted(notes, key=lambda n: stable_hash("shown", progress.step, n["problem_id"]))
     shown = order[: gear.settings.report.rollouts_per_step]
     gear.log.log_step(row, shown, told.lines(progress.step))
@@ -296,15 +309,42 @@ def log_step(
         gear.log.event(words)
 
 
+def open_checkpoints(knobs: Checkpoint, mirror: Mirror, log: RunLog) -> Checkpoints:
+    """Those of the run's folder; what failed is said each time where the run is to go on."""
+
+    def tell(said: str) -> None:
+        log.say(said)
+        log.event(said)
+
+    return Checkpoints(
+        mirror.home / "checkpoints", knobs.keep, keep_every=knobs.keep_every, verify=knobs.verify,
+        tell=tell if knobs.on_failure == "go_on" else None,
+    )  # fmt: skip
+
+
 def save(
-    checkpoints: Checkpoints, mirror: Mirror, state: TrainState, progress: Progress, *,
-    score: float | None, watch: Watch,
+    checkpoints: Checkpoints, mirror: Mirror, gear: Gear, state: TrainState, progress: Progress,
+    *, score: float | None,
 ) -> None:  # fmt: skip
     """All of the run in one atomic step; the lines of its files are where it is before it is."""
-    with watch("save", lambda: f"the checkpoint of step {progress.step} in {checkpoints.folder}"):
+
+    def waits_for() -> str:
+        return f"the checkpoint of step {progress.step} in {checkpoints.folder}"
+
+    with gear.watch("save", waits_for):
         mirror.send()
         arrays, stored = progress.to_host()
         checkpoints.save(
             progress.step, state, host_arrays=arrays, host_json=stored, metric=score,
             needed=[one["checkpoint"] for one in progress.bad],
-        )
+        )  # fmt: skip
+        if gear.journal is not None:
+            gear.journal.drop(checkpoints.good)
+
+
+def settle(checkpoints: Checkpoints, gear: Gear) -> None:
+    """What is being saved is saved, and read back."""
+    with gear.watch("save"):
+        checkpoints.wait()
+        if gear.journal is not None:
+            gear.journal.drop(checkpoints.good)

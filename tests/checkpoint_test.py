@@ -1,10 +1,6 @@
 """Checkpoints: the same bits back, or the ones before, or a clear refusal. Never half of one."""
 
-import resource
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +12,10 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from seirenes_jax.checkpoint import Checkpoints, Restored, fingerprints, load_params
+from seirenes_jax.checkpoint import Checkpoints, Restored, kept, load_params
 from seirenes_jax.errors import CheckpointError, ConfigError, SaveError
+from seirenes_jax.fingerprint import fingerprints
 from seirenes_jax.state import TrainState
-
-ROOT = Path(__file__).parent.parent
 
 
 def train_state(seed: int, width: int = 64) -> TrainState:
@@ -213,6 +208,20 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
         assert checkpoints.steps() == [6] and checkpoints.best() == 6
 
 
+def test_what_stays_is_the_newest_every_nth_and_the_best() -> None:
+    steps = [0, 5, 10, 15, 20, 25]
+    assert kept(steps, keep=2, keep_every=0, best=None) == {20, 25}
+    assert kept(steps, keep=2, keep_every=10, best=5) == {0, 5, 10, 20, 25}
+    assert kept([3], keep=9, keep_every=7, best=3) == {3}
+
+
+def test_every_nth_stays_for_good(tmp_path: Path) -> None:
+    with Checkpoints(tmp_path, keep=1, keep_every=2) as checkpoints:
+        for step in range(1, 6):
+            save(checkpoints, step, metric=1.0 if step == 1 else 0.5)
+        assert checkpoints.steps() == [1, 2, 4, 5]
+
+
 def test_a_step_is_not_written_twice(saved: Path) -> None:
     with Checkpoints(saved, keep=3) as checkpoints:
         with pytest.raises(SaveError, match="step 3 is already saved"):
@@ -249,74 +258,6 @@ def test_arrays_that_would_not_come_back_are_refused(tmp_path: Path) -> None:
                 metric=None,
             )  # fmt: skip
         assert checkpoints.steps() == []
-
-
-CHILD = """
-import os, signal, sys
-sys.path[:0] = [{root!r}, {root!r} + "/tests"]
-import numpy as np
-from checkpoint_test import save, train_state
-from seirenes_jax.checkpoint import Checkpoints
-from seirenes_jax.errors import SaveError
-checkpoints = Checkpoints({folder!r}, keep=3)
-save(checkpoints, 1)
-"""
-
-
-def child(folder: Path, then: str) -> subprocess.CompletedProcess[str]:
-    code = CHILD.format(root=str(ROOT), folder=str(folder)) + then
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-
-
-def test_killed_in_the_middle_of_a_save_the_one_before_stands(tmp_path: Path) -> None:
-    done = child(
-        tmp_path,
-        "checkpoints.save(2, train_state(2, width=400_000), host_arrays={}, host_json={}, "
-        "metric=None)\nos.kill(os.getpid(), signal.SIGKILL)\n",
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert any("tmp" in f.name for f in tmp_path.iterdir()), "the save was over before the kill"
-    state = train_state(1)
-    with Checkpoints(tmp_path, keep=3) as checkpoints:
-        restored = checkpoints.restore(abstract(state))
-        assert restored is not None and restored.step == 1 and same_bits(restored.state, state)
-        save(checkpoints, 2)
-        assert checkpoints.steps() == [1, 2]
-    assert not any("tmp" in f.name for f in tmp_path.iterdir())
-
-
-FULL = """
-{limit}
-try:
-    save(checkpoints, 2, width=40_000)
-except SaveError as error:
-    print("said:", str(error).replace(chr(10), " "))
-save(checkpoints, 3)
-print("steps:", checkpoints.steps())
-"""
-
-
-def test_no_space_left_is_said_and_costs_nothing_saved_before(tmp_path: Path) -> None:
-    """A full file system where one may be mounted; elsewhere a limit on the size of a file."""
-    folder = tmp_path / "full"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    can = shutil.which("mount") is not None
-    mounted = can and subprocess.run(mount, capture_output=True).returncode == 0
-    limit = (
-        "import resource\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({2**20}, {resource.RLIM_INFINITY}))"
-    )
-    try:
-        done = child(folder, FULL.format(limit="" if mounted else limit))
-    finally:
-        if mounted:
-            subprocess.run(["umount", str(folder)], check=True)
-    assert done.returncode == 0, done.stderr
-    assert "said: saving step 2 into" in done.stdout
-    assert ("no space left on the device" if mounted else "File too large") in done.stdout
-    assert "Complete checkpoints still there: 1." in done.stdout
-    assert "steps: [1, 3]" in done.stdout
 
 
 def test_what_is_needed_stays_however_old(tmp_path: Path) -> None:

@@ -26,18 +26,19 @@ FLOORS = {
     1: """settings cli topologies text hints html analysis report alarm_page games.base losses
         sharding models.config verify.process verify.worker verify.judge problems
         problems.account problems.formats problems.places problems.rows problems.sameness
-        problems.sieve hf.hub hf.table""",
+        problems.sieve hf.hub hf.table fingerprint stored maintenance""",
     2: """tasks tasks.stories tasks.world tasks.texts tasks.tokenizer games.rlvr games.seirenes
         play streams data batch checkpoint models.layers models.lora models.flash
         models.grouped models.grouped_gpu models.grouped_tpu report_page folder gather metrics
         progress mirror compare_page plan_table parcel hosts layout alarms roofline serve.asked
-        serve.bodies serve.spoken serve.prompts verify.__main__ problems.__main__ hf.config hf.files""",
+        serve.bodies serve.spoken serve.prompts runs verify.__main__ problems.__main__
+        hf.config hf.files""",
     3: "games evidence models.attention models.moe checks hf.reader hf.writer",
     4: "models.decoder",
     5: "models",
     6: "decode step hf",
     7: "sampler warm start base evaluate finish proof",
-    8: "gear programs footprint cheapest plan serve.engine serve.loading",
+    8: "journal gear programs footprint cheapest plan serve.engine serve.loading",
     9: "learn handshake replay serve.app serve.listening",
     10: "train serve",
     11: "probe sweep",
@@ -47,7 +48,7 @@ FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split(
 WORDS = set(
     """types errors rng knobs settings cli text problems hints html analysis report board console
     report_page compare_page folder gather metrics plan_table play streams checks signals games
-    tasks verify store mirror watchdog alarms alarm_page""".split()
+    tasks verify store mirror stored maintenance runs watchdog alarms alarm_page""".split()
 )  # a package stands for all that is in it
 NUMBERS = set("masked advantages optim sampling state losses models decode step".split())
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "grain"}
@@ -66,7 +67,7 @@ EVAL_MAY = set(
 )
 LAUNCH_MAY = set(
     """cli errors parent settings analysis html data sampler batch hf checkpoint serve plan probe
-    proof replay sweep gather train store compare_page""".split()
+    proof replay sweep gather train store compare_page runs""".split()
 )
 LINES, FUNCTION_LINES, LAUNCH_LINES = 400, 60, 60
 

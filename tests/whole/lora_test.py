@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from seirenes_jax import checkpoint
+from seirenes_jax import stored
 from tests.whole import mini
 from tests.whole.processes_test import alone, end, same_first_step, start
 from tests.whole.resume_test import strike
@@ -42,8 +42,7 @@ def test_only_adapted_weights_move_and_only_adapters_are_saved(run: Path) -> Non
     assert start.keys() == end.keys()
     moved = {name for name in start if not np.array_equal(start[name], end[name])}
     assert moved == {name for name in start if name.endswith("_proj.weight")}
-    with checkpoint._opened(run / "checkpoints") as manager:
-        saved = checkpoint._read_host(manager, 4)[0]["leaves"]
+    saved = stored.record(run / "checkpoints", 4)[0]["leaves"]
     assert sum(path.startswith("params/") for path in saved) == 2 * 7
     arrays = {path: leaf for path, leaf in saved.items() if leaf[0]}  # without counters
     assert len(arrays) == 3 * 2 * 7  # with two moments each
