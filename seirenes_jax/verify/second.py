@@ -13,7 +13,7 @@ def second_opinion() -> Opinion:
     if importlib.util.find_spec("math_verify") is None:
         raise ConfigError(
             "a second opinion was asked for, but math-verify is not installed; "
-            "install it with `pip install math-verify[antlr4_13_2]`, or leave --second away"
+            "install it with `pip install math-verify`, or leave --second away"
         )
     import math_verify  # type: ignore[import-not-found, unused-ignore]
     from math_verify.errors import (  # type: ignore[import-not-found, unused-ignore]
