@@ -26,8 +26,9 @@ def needed(coordinator: str | None) -> bool:
 
 
 def leave(code: int) -> None:
-    """End a child whose run failed at once: the runtime would wait for processes that are gone."""
-    if CHILD in os.environ and code != DONE:
+    """End the process; at once where the run did not end well: the runtime would wait for processes
+    that are gone, and threads of a save that failed for signals that never come."""
+    if code != DONE:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

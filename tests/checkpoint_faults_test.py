@@ -126,15 +126,18 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     folder.chmod(0o555)
     code = CHILD.format(root=str(ROOT), folder=str(folder)).replace("save(checkpoints, 1)", "")
     then = (
+        "from seirenes_jax import parent\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
         "try:\n    save(checkpoints, 2)\n"
         "except SaveError as error:\n    print('said:', str(error))\n"
+        "    parent.leave(error.exit_code)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code + then], capture_output=True, text=True, timeout=600
     )
     folder.chmod(0o755)
     assert "said: saving step 2 into" in done.stdout, done.stderr
+    assert done.returncode == 1  # and it is: the threads of the failed save would wait for long
     assert "ermission denied" in done.stdout and "still there: 1." in done.stdout
     assert restore(folder, train_state(1)).step == 1
     open_to_all.cleanup()

@@ -39,13 +39,15 @@ class Layout:
 
     name: str
     processes: int
-    knobs: dict[str, object]
+    knobs: tuple[tuple[str, object], ...]
     journal: bool
 
 
-ALONE = Layout("alone", 1, {}, False)
-PAIR = Layout("two processes", 2, {"mesh__data": 2}, False)
-JOURNAL = Layout("journal", 1, {"checkpoint__journal": "true", "checkpoint__every": 4}, True)
+ALONE = Layout("alone", 1, (), False)
+PAIR = Layout("two processes", 2, (("mesh__data", 2),), False)
+JOURNAL = Layout(
+    "journal", 1, (("checkpoint__journal", "true"), ("checkpoint__every", 4)), True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def live(
     """One life of a run; `until`: the step that the life before had come to."""
     plan = {"strikes": [asdict(one) for one in strikes], "keep_journal": layout.journal}
     quiet = {**plan, "strikes": []}
-    arguments = mini.flags(run, cache, **layout.knobs)
+    arguments = mini.flags(run, cache, **dict(layout.knobs))
     port = _free_port() if layout.processes > 1 else 0
     victim = layout.processes - 1 if strikes and strikes[0].nth % 2 else 0  # at random
     started = time.monotonic()

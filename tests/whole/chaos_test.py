@@ -1,13 +1,14 @@
 """Five kills at random points, and answers that outlive one (`python -m tests.chaos`: fifty)."""
 
+import importlib
 import random
 import shutil
 from pathlib import Path
 
 import numpy as np
 
-from tests.chaos import lives
-from tests.chaos.fire import Fire, aims, shares, table
+from tests.chaos import lives, struck
+from tests.chaos.fire import PLACES, Fire, aims, shares, table
 from tests.chaos.lives import ALONE, JOURNAL, PAIR
 from tests.whole import mini
 from tests.whole.resume_test import strike
@@ -47,6 +48,16 @@ def test_kills_are_shared_out_over_layouts_and_phases() -> None:
     planned = aims(ALONE, 5, random.Random(0))
     assert planned[0] == ("warm start",) and planned[-1] == ("worker", "export")
     assert sum(map(len, planned)) == 5
+
+
+def test_every_place_is_there() -> None:
+    aimed = [place for some in PLACES.values() for place, _, _ in some]
+    for place in [*aimed, *(one for some in struck.PHASES.values() for one in some)]:
+        module, _, path = place.partition(":")
+        found = importlib.import_module(module)
+        for name in path.split("."):
+            found = getattr(found, name)
+        assert callable(found), place
 
 
 def test_answers_of_a_stopped_step_are_not_generated_twice(
