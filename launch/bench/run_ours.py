@@ -1,6 +1,7 @@
 """seirenes_jax, as a run uses it: the sampler's slots; packed rows and two jitted steps."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,6 @@ from seirenes_jax.step import add_gradient, apply_gradient, zero_gradient  # noq
 from seirenes_jax.types import LIVE, REASONER, Ask, Name  # noqa: E402
 
 BASE = Path(__file__).resolve().parent.parent.parent / "configs" / "base.py"
-ROW_TOKENS = (
-    512  # at least the longest prompt and answer; longer rows attend to more that is masked
-)
 STREAMS = ("clean",)
 
 
@@ -109,19 +107,23 @@ def pieces(lessons: work.Lessons) -> list[list[Piece]]:
 
 
 def packed(lessons: work.Lessons, found: Settings) -> tuple[list[Row], Plan]:
-    """Rows in micro-batches as full as they get."""
+    """Packed rows; and how they are laid out: as few micro-batches as may be, all alike."""
     rows = pack(pieces(lessons), found.batch.row_tokens)
+    micros = -(-len(rows) // found.batch.rows)
+    batch = replace(found.batch, rows=-(-len(rows) // micros))
     plan = Plan(
         streams=STREAMS, limits=(lessons.longest,), advantage=found.advantage, loss=found.loss,
-        knobs=found.streams, batch=found.batch, temperature=found.sampler.temperature,
+        knobs=found.streams, batch=batch, temperature=found.sampler.temperature,
     )  # fmt: skip
     return rows, plan
 
 
 def train(case: str, folder: Path, variant: str) -> wire.Made:
+    """`variant`: rows of a micro-batch, at most, x tokens of a row."""
     lessons = work.TRAIN[case]
+    most, row_tokens = map(int, variant.split("x"))
     found, config, mesh = begin(
-        folder, f"batch.row_tokens={ROW_TOKENS}", f"batch.rows={variant}",
+        folder, f"batch.row_tokens={row_tokens}", f"batch.rows={most}",
         f"optimizer.lr={work.LEARNING_RATE}", "optimizer.warmup_steps=0",
     )  # fmt: skip
     rows, plan = packed(lessons, found)
@@ -151,7 +153,7 @@ def train(case: str, folder: Path, variant: str) -> wire.Made:
         jax.block_until_ready(state)
         return {"loss": loss, "grad_norm": norm, "slot_use": used / positions}
 
-    return f"{len(rows)} rows of {ROW_TOKENS}, {plan.batch.rows} at a time", call
+    return f"{len(rows)} rows of {row_tokens}, {plan.batch.rows} at a time", call
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Numbers:
         return ""
 
     def bos_id(self) -> int:
-        return -1
+        return 0  # it takes any other number, -1 too, for one to put in front
 
     def eos_id(self) -> int:
         return work.EOS

@@ -83,7 +83,8 @@ class Requests:
             return np.full(count, self.longest)
         drawn = np.random.default_rng(1).normal(size=count)
         found = np.round(np.exp(np.log(self.median) + 0.9 * drawn))
-        return np.clip(found, 4, self.longest).astype(np.int64)
+        clipped: np.ndarray = np.clip(found, 4, self.longest).astype(np.int64)
+        return clipped
 
     def prompts(self) -> list[list[int]]:
         """A group shares all but the last token, which says how long the answer is."""
