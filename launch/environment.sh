@@ -1,31 +1,37 @@
 #!/usr/bin/env bash
-# Sourced by launch/quickstart.sh, tests/run.sh and .ci/run: one .venv in the checkout.
+# Sourced by launch/quickstart.sh, tests/run.sh and .ci/run: one .venv in the checkout; and by
+# launch/bench/prepare.sh: another one beside it.
 
 # prepare_environment ROOT REQUIREMENTS...: makes ROOT/.venv and installs the files, once per content.
 prepare_environment() {
-  local root=$1 python file stamp args=()
-  shift
-  if [ ! -e "$root/.venv" ]; then
+  prepare_named .venv "$@"
+}
+
+# prepare_named NAME ROOT REQUIREMENTS...: the same in ROOT/NAME.
+prepare_named() {
+  local name=$1 root=$2 venv=$2/$1 python file stamp args=()
+  shift 2
+  if [ ! -e "$venv" ]; then
     python=$(find_python) || return 2
-    echo "making .venv with $("$python" --version)" >&2
-    if ! "$python" -m venv "$root/.venv"; then
-      rm -rf "$root/.venv"
+    echo "making $name with $("$python" --version)" >&2
+    if ! "$python" -m venv "$venv"; then
+      rm -rf "$venv"
       echo "error: $python cannot make a virtual environment; on Debian or Ubuntu:" \
         "apt install python3-venv" >&2
       return 2
     fi
-  elif ! is_supported "$root/.venv/bin/python" || ! "$root/.venv/bin/python" -c 'import pip'; then
-    echo "error: $root/.venv holds no Python 3.11-3.13 with pip; remove it" \
-      "(rm -rf '$root/.venv') and run this again" >&2
+  elif ! is_supported "$venv/bin/python" || ! "$venv/bin/python" -c 'import pip'; then
+    echo "error: $venv holds no Python 3.11-3.13 with pip; remove it" \
+      "(rm -rf '$venv') and run this again" >&2
     return 2
   fi
-  stamp=$root/.venv/installed-$(cd "$root" && cat "$@" | cksum | tr ' ' '-')
+  stamp=$venv/installed-$(cd "$root" && cat "$@" | cksum | tr ' ' '-')
   if [ ! -e "$stamp" ]; then
-    echo "installing $* into .venv (minutes, the first time)" >&2
+    echo "installing $* into $name (minutes, the first time)" >&2
     for file; do
       args+=(-r "$root/$file")
     done
-    "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check "${args[@]}" ||
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${args[@]}" ||
       return 1
     touch "$stamp"
   fi

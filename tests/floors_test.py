@@ -256,7 +256,7 @@ def _jax_behind_words(known: dict[str, list[Import]]) -> Iterator[str]:
 
 def _sizes(path: str, text: str) -> Iterator[tuple[int, str]]:
     lines = len(text.splitlines())
-    limit = LAUNCH_LINES if path.startswith("launch/") and "bench" not in path else LINES
+    limit = LAUNCH_LINES if path.startswith("launch/") and path.count("/") == 1 else LINES
     if lines > limit:
         yield lines, f"has {lines} lines; at most {limit}"
     for name, line, length in read(text).functions:
