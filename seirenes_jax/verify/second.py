@@ -15,8 +15,8 @@ def second_opinion() -> Opinion:
             "a second opinion was asked for, but math-verify is not installed; "
             "install it with `pip install math-verify`, or leave --second away"
         )
-    import math_verify  # type: ignore[import-not-found, unused-ignore]
-    from math_verify.errors import (  # type: ignore[import-not-found, unused-ignore]
+    import math_verify  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    from math_verify.errors import (  # type: ignore[import-not-found, import-untyped, unused-ignore]
         TimeoutException,
     )
 
