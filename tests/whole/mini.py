@@ -24,6 +24,7 @@ KNOBS = {
     "optimizer.lr": 1e-3, "optimizer.warmup_steps": 1,
     "sampler.slots": 16, "batch.rows": 2, "checkpoint.every": 2, "checkpoint.keep": 2,
     "eval.every": 3, "eval.problems": 4, "eval.final_problems": 8,
+    "alarms.window": 2,  # what is remembered counts from the second step on
     "preempt.grace_s": 600,  # however slow the machine is
 }  # fmt: skip
 
