@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from seirenes_jax import stored
 from tests.whole import mini
 from tests.whole.processes_test import end, start
 
@@ -21,10 +22,7 @@ def bent(how: str, step: int, run: Path, cache: Path, **knobs: object) -> mini.E
 
 def learnt(run: Path, step: int) -> dict[str, list[object]]:
     """Shape, dtype and fingerprint of every parameter and moment of a checkpoint."""
-    from seirenes_jax import checkpoint
-
-    with checkpoint._opened(run / "checkpoints") as manager:
-        leaves = checkpoint._read_host(manager, step)[0]["leaves"]
+    leaves = stored.record(run / "checkpoints", step)[0]["leaves"]
     return {name: leaf for name, leaf in leaves.items() if name != "step"}
 
 
