@@ -19,7 +19,7 @@ from seirenes_jax.sharding import make_mesh
 from seirenes_jax.signals import Stop
 from seirenes_jax.start import Start, abstract_params, begin
 from seirenes_jax.tasks import texts
-from seirenes_jax.types import ADVERSARY, Ask, Name
+from seirenes_jax.types import ADVERSARY, LIVE, Ask, Name
 from seirenes_jax.verify.judge import Judge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +54,7 @@ def test_the_warm_start_solves_trusts_and_misleads(tmp_path: Path) -> None:
         )
         params = start.load_params(abstract_params(start.config, make_mesh(config.mesh)))
         marks, _ = evaluator.everything(params, None, PROBLEMS)
+        sampler.load(LIVE, params, 0)  # an evaluation lets go of its weights
         answers = written(sampler, start, config)
     share = {name: accuracy(found) or 0.0 for name, found in marks.items()}
     assert 0.80 <= share["clean"] <= 0.95, share
