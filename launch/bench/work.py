@@ -81,7 +81,7 @@ class Requests:
         count = self.groups * self.group
         if not self.median:
             return np.full(count, self.longest)
-        drawn = np.random.default_rng(1).normal(size=count)
+        drawn = np.random.RandomState(1).normal(size=count)
         found = np.round(np.exp(np.log(self.median) + 0.9 * drawn))
         clipped: np.ndarray = np.clip(found, 4, self.longest).astype(np.int64)
         return clipped
