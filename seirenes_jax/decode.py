@@ -92,7 +92,7 @@ def admit(
         key_B2=jnp.where(seats.take_B[:, None], seats.key_B2, state.key_B2),
         live_B=state.live_B | seats.take_B,
     )
-    return _placed(after, config), routes_PTNk if config.replay_routes else None
+    return _placed(after, config), _told(routes_PTNk if config.replay_routes else None, config)
 
 
 def _placed(state: DecodeState, config: ModelConfig) -> DecodeState:
@@ -164,7 +164,12 @@ def run_chunk(
         count_B=jnp.sum(counted_UB, axis=0, dtype=jnp.int32),
         routes_BUNk=None if routes_UBNk is None else jnp.moveaxis(routes_UBNk, 0, 1),
     )  # fmt: skip
-    return _placed(after, config), drawn
+    return _placed(after, config), _told(drawn, config)
+
+
+def _told(found: Any, config: ModelConfig) -> Any:
+    """What the host reads: whole on every device, for an island's processes read it each."""
+    return jax.tree.map(lambda x: place(x, config.mesh, *(None,) * x.ndim), found)
 
 
 def _fold(cache_NBKSC: jax.Array, fresh_NBUKC: jax.Array, length_B: jax.Array) -> jax.Array:
