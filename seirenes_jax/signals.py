@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from seirenes_jax.errors import RESUMABLE, Stopped
 
@@ -26,6 +27,9 @@ class Stop:
         self.grace_s = grace_s
         self.asked: str | None = None
         self._heard = 0.0
+        self._last_call: threading.Timer | None = None
+        self._over = False
+        self._lock = threading.RLock()  # a signal may come while its own thread holds it
 
     def __call__(self, number: int, _: FrameType | None) -> None:
         if self.asked is not None:
@@ -36,12 +40,23 @@ class Stop:
 
     def hear(self, asked: str) -> None:
         """Somebody asks; from now on the grace time runs."""
-        self.asked, self._heard = asked, time.monotonic()
-        last_call = threading.Timer(
-            self.grace_s, leave, (f"preempt.grace_s = {self.grace_s:g} s are over",)
-        )
-        last_call.daemon = True
-        last_call.start()
+        with self._lock:
+            self.asked, self._heard = asked, time.monotonic()
+            if self._over:
+                return
+            self._last_call = threading.Timer(
+                self.grace_s, leave, (f"preempt.grace_s = {self.grace_s:g} s are over",)
+            )
+            self._last_call.daemon = True
+            self._last_call.start()
+
+    def close(self) -> None:
+        """What was to be stopped has ended: a notebook or a test it ran in lives on."""
+        with self._lock:
+            self._over = True
+            if self._last_call is not None:
+                self._last_call.cancel()
+                self._last_call.join()
 
     def check(self) -> None:
         """Leave the step that is being played; nothing of it has touched the state."""
@@ -63,12 +78,12 @@ def leave(why: str) -> None:
 def listening(grace_s: float) -> Iterator[Stop]:
     """Hear signals while inside (the main thread only; elsewhere nobody listens)."""
     stop = Stop(grace_s)
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, stop) for number in ASKING}
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, stop) for number in ASKING}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        stop.close()

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,3 +64,13 @@ def no_network() -> Iterator[None]:
     blocked.setattr(socket, "getaddrinfo", guarded_look_up)
     yield
     blocked.undo()
+
+
+@pytest.fixture(autouse=True)
+def no_timer_left() -> Iterator[None]:
+    """A timer that outlives its test fires in the middle of another: one ends the process."""
+    yield
+    left = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    for timer in left:
+        timer.cancel()
+    assert not left, left

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def metadata() -> Iterator[Metadata]:
 )
 def test_a_notice_is_a_stop(metadata: Metadata, key: str, value: str) -> None:
     stop = Stop(600.0)
-    with maintenance.heeding(stop, metadata.host, every_s=0.01):
+    with closing(stop), maintenance.heeding(stop, metadata.host, every_s=0.01):
         metadata.rounds(2)
         metadata.said[key] = ""  # it does not answer: nothing is concluded
         metadata.rounds(2)
@@ -74,9 +75,8 @@ def test_a_notice_is_a_stop(metadata: Metadata, key: str, value: str) -> None:
 
 def test_a_notice_from_before_is_not_heard_again(metadata: Metadata) -> None:
     """The launcher begins the run again at once; it would stop and be begun for ever."""
-    stop = Stop(600.0)
     metadata.said["maintenance-event"] = "TERMINATE_ON_HOST_MAINTENANCE"
-    with maintenance.heeding(stop, metadata.host, every_s=0.01):
+    with closing(Stop(600.0)) as stop, maintenance.heeding(stop, metadata.host, every_s=0.01):
         metadata.rounds(3)
         metadata.said["maintenance-event"] = "NONE"  # the machine was mended under us
         metadata.rounds(3)
@@ -93,6 +93,5 @@ def test_who_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert maintenance.server("cpu") == maintenance.server("gpu") == ""
     monkeypatch.setenv(maintenance.NAMED, "127.0.0.1:1")
     assert maintenance.server("cpu") == "127.0.0.1:1"
-    stop = Stop(600.0)
-    with maintenance.heeding(stop, "", every_s=0.01):
+    with closing(Stop(600.0)) as stop, maintenance.heeding(stop, "", every_s=0.01):
         assert stop.asked is None
