@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -168,7 +169,7 @@ def warm_start(
         train_tokenizer(_corpus(settings), TINY_VOCAB, tokenizer_folder)
         tokenizer = load_tokenizer(tokenizer_folder, settings.prompts.enable_thinking)
         config = from_shape(settings.model, vocab=tokenizer.vocab_size, max_positions=MAX_POSITIONS)
-        examples = texts.warm_examples(knobs.problems, knobs.seed, settings.prompts)
+        examples = partial(texts.warm_examples, knobs.problems, knobs.seed, settings.prompts)
         row_tokens = settings.tokens.prompt + settings.tokens.reasoner
         with log.bar("warm start", knobs.steps, "step") as bar:
 

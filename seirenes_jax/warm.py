@@ -5,6 +5,7 @@ it, and shared by every seed, test and notebook.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +25,8 @@ BLOCK = 512  # examples packed together
 
 
 def imitate(
-    config: ModelConfig, tokenizer: Tokenizer, examples: Sequence[Example], knobs: WarmStart,
-    *, row_tokens: int, on_step: Callable[[int, float], None],
+    config: ModelConfig, tokenizer: Tokenizer, examples: Callable[[], Sequence[Example]],
+    knobs: WarmStart, *, row_tokens: int, on_step: Callable[[int, float], None],
 ) -> Params:  # fmt: skip
     """Supervised training on the examples; a pure function of its arguments."""
     optimizer = make_optimizer(
@@ -34,25 +35,49 @@ def imitate(
             weight_decay=0.01, b1=0.9, b2=0.98, eps=1e-8, clip=1.0, moments="float32",
         ), knobs.steps,
     )  # fmt: skip
-    params = init_params(config, knobs.seed)
-    state = TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))
-    batches = supervised_batches(
-        tokenizer, examples, Batch(row_tokens=row_tokens, rows=knobs.batch), epochs=knobs.steps
-    )
+    size = Batch(row_tokens=row_tokens, rows=knobs.batch)
+
+    def begin() -> TrainState:
+        params = init_params(config, knobs.seed)
+        return TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))
+
+    def compiled() -> Callable[[TrainState, TrainBatch], tuple[TrainState, jax.Array]]:
+        empty = fill([], size, temperature=1.0)
+        lowered = imitate_step.lower(
+            jax.eval_shape(begin), empty, config=config, optimizer=optimizer
+        )
+        return lowered.compile()
+
+    with ThreadPoolExecutor(1) as pool:  # the compiler needs no text, and no text needs it
+        compiling = pool.submit(compiled)
+        batches = supervised_batches(tokenizer, examples(), size, epochs=knobs.steps)
+        one_step, state = compiling.result(), begin()
     loss: jax.Array | None = None
     for step in range(1, knobs.steps + 1):
-        before, (state, loss) = loss, imitate_step(
-            state, next(batches), config=config, optimizer=optimizer
-        )
+        before, (state, loss) = loss, one_step(state, next(batches))
         # The step before is done by now: reading its loss costs no wait.
         on_step(step, float("nan") if before is None else float(before))
     return state.params
 
 
 def supervised_batches(
-    tokenizer: Tokenizer, examples: Sequence[Example], batch: Batch, *, epochs: int
+    tokenizer: Tokenizer, examples: Sequence[Example], size: Batch, *, epochs: int
 ) -> Iterator[TrainBatch]:
     """Packed batches, epoch after epoch; every trained token weighs the same."""
+    rows = _rows(tokenizer, examples, size.row_tokens)
+
+    def every() -> Iterator[TrainBatch]:
+        for epoch in range(epochs):
+            order = np.random.default_rng(epoch).permutation(len(rows))
+            for start in range(0, len(rows) - size.rows + 1, size.rows):
+                chosen = [rows[i] for i in order[start : start + size.rows]]
+                micro = fill(chosen, size, temperature=1.0)
+                yield micro.replace(weight_BT=micro.weight_BT / np.sum(micro.train_BT))  # type: ignore[attr-defined]
+
+    return every()
+
+
+def _rows(tokenizer: Tokenizer, examples: Sequence[Example], row_tokens: int) -> list[Row]:
     pieces = []
     for messages, answer, _ in examples:
         tokens = np.array([*tokenizer.encode(answer), tokenizer.stop_ids[0]], np.int32)
@@ -60,10 +85,5 @@ def supervised_batches(
         pieces.append([Piece(tokenizer.render(messages), tokens, blank, 1.0, 1.0, 0)])
     rows: list[Row] = []
     for start in range(0, len(pieces), BLOCK):
-        rows += pack(pieces[start : start + BLOCK], batch.row_tokens)
-    for epoch in range(epochs):
-        order = np.random.default_rng(epoch).permutation(len(rows))
-        for start in range(0, len(rows) - batch.rows + 1, batch.rows):
-            chosen = [rows[i] for i in order[start : start + batch.rows]]
-            micro = fill(chosen, batch, temperature=1.0)
-            yield micro.replace(weight_BT=micro.weight_BT / np.sum(micro.train_BT))  # type: ignore[attr-defined]
+        rows += pack(pieces[start : start + BLOCK], row_tokens)
+    return rows

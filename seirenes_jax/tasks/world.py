@@ -8,6 +8,7 @@ again from the id alone.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from seirenes_jax.errors import DataError
 from seirenes_jax.rng import stable_hash
@@ -22,6 +23,7 @@ LEVELS = (2, 3, 4, 5)  # number of steps
 HELD_OUT_ONE_IN = 8
 
 WEIGHTS = {"add": 0.385, "subtract": 0.385, "double": 0.13, "triple": 0.02, "halve": 0.08}
+OPS, UP_TO = tuple(WEIGHTS), tuple(accumulate(WEIGHTS.values()))
 SIGNS = {"add": "+", "subtract": "-", "double": "*", "triple": "*", "halve": "/"}
 FACTORS = {"double": 2, "triple": 3, "halve": 2}  # said in words, never as a digit
 
@@ -143,7 +145,7 @@ def _walk(draw: random.Random, start: int, level: int) -> Walk:
     steps: list[Step] = []
     values = [start]
     while len(steps) < level:
-        op = draw.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))[0]
+        op = draw.choices(OPS, cum_weights=UP_TO)[0]
         step = Step(op, FACTORS[op] if op in FACTORS else draw.randint(LOW, MOST_CHANGE), "")
         new = step.after(values[-1])
         if new is not None and new not in values:

@@ -23,7 +23,7 @@ KILLS = [  # in one life after the other: (place, when, nth call)
 ]
 MORE_KILLS = [
     ("seirenes_jax.folder:write_config", "before", 1),
-    ("seirenes_jax.start:leave_model", "before", 1),
+    ("seirenes_jax.gear:leave_model", "before", 1),
     ("seirenes_jax.train:measure_start", "after", 1),
     ("seirenes_jax.report:_append", "after", 1),
     ("seirenes_jax.report:_append", "after", 2),
