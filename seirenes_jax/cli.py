@@ -111,7 +111,7 @@ def guard(main: Callable[[list[str]], int], argv: Sequence[str], *, doc: str = "
         return DONE
     # Only its tokenizers are used here; that torch is absent is nothing to be told about.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    if not _may_have_tpu(Path("/sys/bus/pci/devices")):
+    if not may_have_tpu():
         for name, value in NO_TPU.items():
             os.environ.setdefault(name, value)
     try:
@@ -132,7 +132,8 @@ def guard(main: Callable[[list[str]], int], argv: Sequence[str], *, doc: str = "
         )
 
 
-def _may_have_tpu(bus: Path) -> bool:
+def may_have_tpu(bus: Path = Path("/sys/bus/pci/devices")) -> bool:
+    """Is a device of theirs on the bus?"""
     return any(file.read_text().strip() == GOOGLE for file in bus.glob("*/vendor"))
 
 

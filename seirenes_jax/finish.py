@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from seirenes_jax import hf
-from seirenes_jax.clock import Clock, peak_rss_gib
+from seirenes_jax import hf, machine
+from seirenes_jax.clock import Clock
 from seirenes_jax.evaluate import Evaluator, scores
 from seirenes_jax.hosts import first, writes
 from seirenes_jax.knobs import Settings
@@ -94,7 +94,7 @@ def _spent(progress: Progress, clock: Clock) -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "seconds": seconds.pop("step"), "seconds_by_phase": seconds,
-        "peak_rss_gib": peak_rss_gib(), "tokens": progress.tokens, "best": progress.best,
+        "peak_rss_gib": machine.peak_rss_gib(), "tokens": progress.tokens, "best": progress.best,
         "versions": {name: version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         "command": " ".join(sys.argv),

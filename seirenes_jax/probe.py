@@ -23,11 +23,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from seirenes_jax import folder, gather, hints, knobs, sharding
+from seirenes_jax import folder, gather, hints, knobs, machine, sharding
 from seirenes_jax.base import first_adapters
 from seirenes_jax.checkpoint import load_params
 from seirenes_jax.cli import guard, parse
-from seirenes_jax.clock import set_up_compile_cache
 from seirenes_jax.errors import DONE, ConfigError
 from seirenes_jax.evaluate import Evaluator, Marks
 from seirenes_jax.hosts import players
@@ -72,7 +71,7 @@ def crossplay(
     chosen = choose(kept_steps(run / "checkpoints"), steps)
     with ExitStack() as stack:
         stop = stack.enter_context(listening(settings.preempt.grace_s))
-        set_up_compile_cache(cache_dir)
+        machine.settle(cache_dir)
         # The run may still be going: nothing is opened in its folder.
         scratch = Path(stack.enter_context(TemporaryDirectory()))
         log = stack.enter_context(RunLog(scratch, steps=settings.steps))

@@ -9,13 +9,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from seirenes_jax import alarms, folder, hosts, maintenance, metrics, parcel, streams
+from seirenes_jax import alarms, folder, hosts, machine, maintenance, metrics, parcel, streams
 from seirenes_jax import base as bases
 from seirenes_jax import settings as config_files
 from seirenes_jax.checkpoint import Checkpoints
 from seirenes_jax.checks import check
 from seirenes_jax.cli import TRAIN_FLAGS, need, parse, whole_number
-from seirenes_jax.clock import peak_rss_gib, profiled, set_up_compile_cache
+from seirenes_jax.clock import profiled
 from seirenes_jax.data import Cursor, master
 from seirenes_jax.errors import DONE, Stopped
 from seirenes_jax.evaluate import accuracy, scores
@@ -66,7 +66,7 @@ def run(
         stack.enter_context(
             maintenance.heeding(stop, maintenance.server(jax.default_backend()))
         )
-        set_up_compile_cache(cache_dir)
+        machine.settle(cache_dir)
         log: RunLog = Mute(mirror.spool)
         if hosts.writes():
             log = stack.enter_context(
@@ -291,7 +291,7 @@ def log_step(
     use = gear.sampler.use
     row["time"] = {
         **seconds, "tokens_per_s": row["tokens"] / seconds["play"],
-        "slot_use": use.drawn / max(1, use.steps), "rss_gib": peak_rss_gib(),
+        "slot_use": use.drawn / max(1, use.steps), "rss_gib": machine.peak_rss_gib(),
         "recompiles": compiles,
     }  # fmt: skip
     if gear.journal is not None:

@@ -28,7 +28,7 @@ FLOORS = {
         problems.account problems.formats problems.places problems.rows problems.sameness
         problems.sieve hf.hub hf.table fingerprint stored maintenance""",
     2: """tasks tasks.stories tasks.world tasks.texts tasks.tokenizer games.rlvr games.seirenes
-        play streams data batch checkpoint models.layers models.lora models.flash
+        machine play streams data batch checkpoint models.layers models.lora models.flash
         models.grouped models.grouped_gpu models.grouped_tpu report_page folder gather metrics
         progress mirror compare_page plan_table parcel hosts layout alarms roofline serve.asked
         serve.bodies serve.spoken serve.prompts runs verify.__main__ problems.__main__

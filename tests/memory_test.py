@@ -16,6 +16,7 @@ from tests.whole import mini
 KNOBS = {
     "warm_start__steps": 0, "eval__every": 0, "eval__final_problems": 2, "problems_per_step": 1,
     "sampler__slots": 128, "model__dtype": "bfloat16", "game": "rlvr",
+    "numbers__probe_max": 2.0, "numbers__probe_mean": 0.05,  # of so coarse a dtype
 }  # fmt: skip
 ALL_KEPT = {
     "game": "seirenes", "adversary__policy": "frozen", "loss__kl": 0.1, "eval__every": 1,

@@ -69,15 +69,14 @@ def main(chosen: Options, usual: "Settings") -> int:
     # Imported here: a mistake in the flags is told before jax is loaded.
     import asyncio
 
-    from seirenes_jax import folder
-    from seirenes_jax.clock import set_up_compile_cache
+    from seirenes_jax import folder, machine
     from seirenes_jax.serve.app import Front, Service
     from seirenes_jax.serve.engine import Engine
     from seirenes_jax.serve.listening import listen, warm_up
     from seirenes_jax.serve.loading import Wanted, load
     from seirenes_jax.serve.prompts import Prompts
 
-    set_up_compile_cache(folder.cache_dir(chosen.cache_dir))
+    machine.settle(folder.cache_dir(chosen.cache_dir))
     loaded = load(Wanted(chosen.model, chosen.slots, chosen.max_context), usual)
     sampler, context = loaded.sampler, loaded.context
     warm_up(sampler)
