@@ -44,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
     settings, config = config_files.load(spec, overrides)
     check(settings)
     cache_dir = folder.cache_dir(flags["cache_dir"] or "")
+    machine.settle(cache_dir)
     processes, index = (whole_number(flags, name) for name in ("processes", "process"))
     with hosts.connected(flags["coordinator"] or "", processes, index), ExitStack() as stack:
 
@@ -66,7 +67,6 @@ def run(
         stack.enter_context(
             maintenance.heeding(stop, maintenance.server(jax.default_backend()))
         )
-        machine.settle(cache_dir)
         log: RunLog = Mute(mirror.spool)
         if hosts.writes():
             log = stack.enter_context(
