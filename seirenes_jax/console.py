@@ -31,6 +31,7 @@ class Bar:
         self.done = 0
         self._note = ""
         self._start = self._said = time.monotonic()
+        self._begun: tuple[float, int] | None = None  # when the first came, and how many it was
         self._bar: Any = None
         if out.isatty():
             self._bar = tqdm(
@@ -51,6 +52,7 @@ class Bar:
     def advance(self, count: int = 1, note: str = "") -> None:
         """So many more are done; `note` is shown beside the bar."""
         self.done += count
+        self._begun = self._begun or (time.monotonic(), self.done)
         self._note = printable(note)
         if self._bar is not None:
             self._bar.set_postfix_str(self._note, refresh=False)
@@ -69,9 +71,17 @@ class Bar:
             self._said = self._start
 
     def _line(self, seconds: float) -> str:
-        left = seconds / max(1, self.done) * (self.total - self.done)
+        left = self._pace(seconds) * (self.total - self.done)
         share = f"{self.name} {self.done}/{self.total} {self.unit}  {clock(seconds)}"
         return f"{share}  ETA {clock(left)}" + (f"  {self._note}" if self._note else "")
+
+    def _pace(self, seconds: float) -> float:
+        """Seconds each takes. What came before the first (reading, compiling) says nothing of it
+        from the second on."""
+        at, count = self._begun or (0.0, self.done)
+        if self.done > count:
+            return (self._start + seconds - at) / (self.done - count)
+        return seconds / max(1, self.done)
 
 
 def say(text: str, out: TextIO) -> None:

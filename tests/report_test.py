@@ -236,6 +236,23 @@ def test_a_bar_without_a_terminal_speaks_seldom(monkeypatch: pytest.MonkeyPatch)
     assert quick.getvalue() == ""
 
 
+def test_what_comes_before_the_first_says_nothing_of_the_pace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, out = 100.0, io.StringIO()
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    with Bar("warm start", 100, unit="steps", out=out) as bar:
+        now += 60  # texts are made, programs compiled
+        for _ in range(51):
+            bar.advance()
+            now += 0.5
+    assert out.getvalue().splitlines()[1:] == [
+        "warm start 21/100 steps  1:10  ETA 0:40",
+        "warm start 41/100 steps  1:20  ETA 0:30",
+        "warm start 51/100 steps  1:26  ETA 0:25",
+    ]
+
+
 def test_a_bar_on_a_terminal_is_live() -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
