@@ -100,8 +100,8 @@ class _Evaluation:
         if mp.mag(exponent) + abs(mp.mag(base)).bit_length() > 40:
             raise TooBig("a power beyond the range that is compared")
         odd = exact is not None and exact.denominator % 2 == 1 and exact.denominator > 1
-        if odd and exact is not None and mp.im(base) == 0 and base < 0:
-            size = mp.power(-base, exponent)
+        if odd and exact is not None and mp.im(base) == 0 and mp.re(base) < 0:
+            size = mp.power(-mp.re(base), exponent)  # also where it came by way of i
             return -size if exact.numerator % 2 else size
         return self.bounded(mp.power(base, exponent))
 

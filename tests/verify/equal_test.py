@@ -112,6 +112,15 @@ def test_roots_are_compared_by_value(a: int, b: int) -> None:
     assert equal(rf"\frac{{1}}{{\sqrt{{{a}}}}}", rf"\frac{{\sqrt{{{a}}}}}{{{a}}}")
 
 
+@pytest.mark.parametrize(
+    ("said", "same"),
+    [(r"\sqrt[3]{i \cdot i}", "-1"), (r"\sqrt[3]{\frac{i \cdot i}{8}}", r"-\frac{1}{2}")],
+)
+def test_an_odd_root_of_what_became_real_by_way_of_i(said: str, same: str) -> None:
+    assert equal(same, said) and equal(said, same)
+    assert not equal("1", said)
+
+
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_any_text_gets_a_verdict_and_the_same_in_both_directions(one: str, two: str) -> None:
     assert verdict(one, two) == verdict(two, one)
