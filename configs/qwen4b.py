@@ -32,7 +32,7 @@ def v5e(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen4b.py:v5e --topology=v5e:8x8
 
-    Plan: prefill fills 10.4 of 15.8 GiB a device (tpu-aot); 58,000 tokens/s, modelled.
+    Plan: prefill fills 9.2 of 15.8 GiB a device (tpu-aot); 58,000 tokens/s, modelled.
     """
     c.mesh.fsdp, c.batch.rows = 64, 64
     c.decode.tensor, c.sampler.slots = 4, 16
@@ -43,7 +43,7 @@ def v5p(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen4b.py:v5p --topology=v5p:2x2x2
 
-    Plan: prefill fills 68.3 of 95.7 GiB a device (tpu-aot); 31,000 tokens/s, modelled.
+    Plan: prefill fills 64.3 of 95.7 GiB a device (tpu-aot); 31,000 tokens/s, modelled.
     """
     c.mesh.fsdp, c.batch.rows = 8, 16
     c.decode.tensor, c.sampler.slots = 1, 128
@@ -54,7 +54,7 @@ def v6e(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen4b.py:v6e --topology=v6e:4x4
 
-    Plan: prefill fills 20.5 of 31.2 GiB a device (tpu-aot); 47,000 tokens/s, modelled.
+    Plan: prefill fills 19.3 of 31.2 GiB a device (tpu-aot); 47,000 tokens/s, modelled.
     """
     c.mesh.fsdp, c.batch.rows = 16, 16
     c.decode.tensor, c.sampler.slots = 4, 32
@@ -65,7 +65,7 @@ def gpu8(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen4b.py:gpu8 --topology=h100:8
 
-    Plan: prefill fills 56.5 of 78.0 GiB a device (cuda-aot); 33,000 tokens/s, modelled.
+    Plan: prefill fills 49.3 of 78.0 GiB a device (cuda-aot); 33,000 tokens/s, modelled.
     """
     c.mesh.fsdp, c.batch.rows = 8, 8
     c.decode.tensor, c.sampler.slots = 1, 192
@@ -76,7 +76,7 @@ def h200(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen4b.py:h200 --topology=h200:1
 
-    Plan: prefill fills 110.0 of 139.0 GiB a device (cuda-aot); 6,200 tokens/s, modelled.
+    Plan: prefill fills 100.7 of 139.0 GiB a device (cuda-aot); 6,200 tokens/s, modelled.
     """
     c.batch.rows, c.sampler.slots = 1, 32
 
@@ -86,7 +86,7 @@ def lora_v5e(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen4b.py:lora_v5e --topology=v5e:2x4
 
-    Plan: prefill fills 11.2 of 15.8 GiB a device (tpu-aot); 7,600 tokens/s, modelled.
+    Plan: prefill fills 10.1 of 15.8 GiB a device (tpu-aot); 7,600 tokens/s, modelled.
     """
     adapters(c)
     c.mesh.fsdp, c.batch.rows = 8, 8
@@ -98,7 +98,7 @@ def lora_v6e(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen4b.py:lora_v6e --topology=v6e:2x4
 
-    Plan: prefill fills 19.2 of 31.2 GiB a device (tpu-aot); 24,000 tokens/s, modelled.
+    Plan: prefill fills 18.0 of 31.2 GiB a device (tpu-aot); 24,000 tokens/s, modelled.
     """
     adapters(c)
     c.mesh.fsdp, c.batch.rows = 8, 8
@@ -110,7 +110,7 @@ def lora_h200(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen4b.py:lora_h200 --topology=h200:1
 
-    Plan: prefill fills 90.6 of 139.0 GiB a device (cuda-aot); 7,600 tokens/s, modelled.
+    Plan: prefill fills 79.8 of 139.0 GiB a device (cuda-aot); 7,600 tokens/s, modelled.
     """
     adapters(c)
     c.batch.rows, c.sampler.slots = 4, 48
@@ -121,7 +121,7 @@ def lora_h100(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen4b.py:lora_h100 --topology=h100:1
 
-    Plan: prefill fills 67.9 of 78.0 GiB a device (cuda-aot); 5,000 tokens/s, modelled.
+    Plan: prefill fills 57.3 of 78.0 GiB a device (cuda-aot); 5,000 tokens/s, modelled.
     """
     adapters(c)
     c.batch.rows, c.sampler.slots = 2, 32

@@ -34,7 +34,7 @@ def v5e(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen7b.py:v5e --topology=v5e:8x8
 
-    Plan: not made yet.
+    Plan: prefill fills 7.7 of 15.8 GiB a device (tpu-aot); 42,000 tokens/s, modelled.
     """
     c.mesh.fsdp, c.batch.rows = 64, 64
     c.decode.tensor, c.sampler.slots = 4, 16
@@ -45,7 +45,7 @@ def v5p(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen7b.py:v5p --topology=v5p:2x2x4
 
-    Plan: not made yet.
+    Plan: prefill fills 58.8 of 95.7 GiB a device (tpu-aot); 64,000 tokens/s, modelled.
     """
     c.mesh.fsdp, c.batch.rows = 16, 32
     c.decode.tensor, c.sampler.slots = 1, 256
@@ -56,7 +56,7 @@ def v6e(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen7b.py:v6e --topology=v6e:4x4
 
-    Plan: not made yet.
+    Plan: prefill fills 20.3 of 31.2 GiB a device (tpu-aot); 62,000 tokens/s, modelled.
     """
     c.mesh.fsdp, c.batch.rows = 16, 16
     c.decode.tensor, c.sampler.slots = 4, 64
@@ -67,7 +67,7 @@ def gpu8(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen7b.py:gpu8 --topology=h100:8
 
-    Plan: not made yet.
+    Plan: decode fills 43.4 of 78.0 GiB a device (cuda-aot); 31,000 tokens/s, modelled.
     """
     c.mesh.fsdp, c.batch.rows = 8, 8
     c.decode.tensor, c.sampler.slots = 1, 256
@@ -78,7 +78,7 @@ def h200(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen7b.py:h200 --topology=h200:1
 
-    Plan: not made yet.
+    Plan: train fills 115.9 of 139.0 GiB a device (cuda-aot); 6,600 tokens/s, modelled.
     """
     c.optimizer.moments = "bfloat16"
     c.batch.rows, c.sampler.slots = 1, 64
@@ -89,7 +89,7 @@ def lora_v5e(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen7b.py:lora_v5e --topology=v5e:2x4
 
-    Plan: not made yet.
+    Plan: layout fills 15.0 of 15.8 GiB a device (tpu-aot); 5,600 tokens/s, modelled.
     """
     adapters(c)
     c.mesh.fsdp, c.batch.rows = 8, 8
@@ -101,7 +101,7 @@ def lora_v6e(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen7b.py:lora_v6e --topology=v6e:2x4
 
-    Plan: not made yet.
+    Plan: prefill fills 17.5 of 31.2 GiB a device (tpu-aot); 33,000 tokens/s, modelled.
     """
     adapters(c)
     c.mesh.fsdp, c.batch.rows = 8, 8
@@ -113,7 +113,7 @@ def lora_h200(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen7b.py:lora_h200 --topology=h200:1
 
-    Plan: not made yet.
+    Plan: prefill fills 89.0 of 139.0 GiB a device (cuda-aot); 9,400 tokens/s, modelled.
     """
     adapters(c)
     c.batch.rows, c.sampler.slots = 4, 128
@@ -124,7 +124,7 @@ def lora_h100(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen7b.py:lora_h100 --topology=h100:1
 
-    Plan: not made yet.
+    Plan: prefill fills 54.0 of 78.0 GiB a device (cuda-aot); 6,100 tokens/s, modelled.
     """
     adapters(c)
     c.batch.rows, c.sampler.slots = 2, 64
@@ -135,7 +135,7 @@ def lora_24g(c: ConfigDict) -> None:
 
         python launch/plan.py --config=configs/qwen7b.py:lora_24g --topology=l4:1
 
-    Plan: not made yet.
+    Plan: prefill fills 18.9 of 22.0 GiB a device (cuda-aot); 140 tokens/s, modelled.
     """
     adapters(c)
     c.tokens.prompt, c.tokens.reasoner, c.tokens.adversary = 1024, 3072, 1024
