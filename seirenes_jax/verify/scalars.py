@@ -168,6 +168,11 @@ def _bent(value: Any) -> bool:
 
 def _near(a: Any, b: Any) -> bool:
     """The same to all but the last digits."""
+    # A fraction and a number of many digits do not compare with each other.
+    if isinstance(a, Fraction) and not isinstance(b, Fraction):
+        a = b.context.convert(a)
+    elif isinstance(b, Fraction) and not isinstance(a, Fraction):
+        b = a.context.convert(b)
     if a == b:
         return True
     scale = max(abs(a), abs(b))

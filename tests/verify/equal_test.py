@@ -7,10 +7,12 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
+import mpmath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seirenes_jax.verify import scalars
 from seirenes_jax.verify.equal import Unreadable, equal
 
 REWRITES = {
@@ -110,6 +112,15 @@ def test_roots_are_compared_by_value(a: int, b: int) -> None:
     assert equal(rf"\sqrt{{{a}}}\cdot\sqrt{{{b}}}", rf"\sqrt{{{a * b}}}")
     assert not equal(rf"\sqrt{{{a}}}", rf"\sqrt{{{a}}} + 10^{{-80}}")
     assert equal(rf"\frac{{1}}{{\sqrt{{{a}}}}}", rf"\frac{{\sqrt{{{a}}}}}{{{a}}}")
+
+
+def test_a_fraction_and_a_number_of_many_digits_compare() -> None:
+    """At some points the sides of an equation are fractions, at others they are not."""
+    digits = mpmath.MPContext()
+    digits.dps = 50
+    third = digits.mpf(1) / 3
+    assert scalars._near(third, Fraction(1, 3)) and scalars._near(Fraction(1, 3), third)
+    assert not scalars._near(third, Fraction(1, 4)) and not scalars._near(Fraction(1, 4), third)
 
 
 @pytest.mark.parametrize(
