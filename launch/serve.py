@@ -38,4 +38,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guard(main, sys.argv[1:], doc=str(__doc__)))
+    sys.exit(guard(main, sys.argv[1:], doc=str(__doc__), programs=True))

@@ -42,4 +42,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    parent.leave(guard(main, sys.argv[1:], doc=str(__doc__)))
+    parent.leave(guard(main, sys.argv[1:], doc=str(__doc__), programs=True))

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from pathlib import Path
 from types import FrameType
 
+from seirenes_jax import heap
 from seirenes_jax.errors import DONE, FAILED, RESUMABLE, ConfigError, SeirenesError, Stopped
 from seirenes_jax.knobs import Settings
 from seirenes_jax.voice import one_voice
@@ -28,7 +28,6 @@ SWITCHED_ON = "yes"
 # TPU's library, brought by the tests' requirements or for plans, complains where there are no TPUs
 # that it was not told these, and then leaves the work to others. Told, it leaves it quietly.
 NO_TPU = {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
-GOOGLE = "0x1ae0"  # on the bus, whose devices TPUs are
 
 
 def parse(
@@ -100,18 +99,22 @@ def _advice(name: str, known: Mapping[str, str | None]) -> str:
     return (f" Did you mean --{near[0]}?" if near else "") + f" There are {_known(known)}."
 
 
-def guard(main: Callable[[list[str]], int], argv: Sequence[str], *, doc: str = "") -> int:
+def guard(
+    main: Callable[[list[str]], int], argv: Sequence[str], *, doc: str = "", programs: bool = False
+) -> int:
     """Run a command and give its exit code: a user's mistake is one message, without a traceback.
 
-    `--help` prints `doc` and runs nothing. An error of ours keeps its traceback, and Python exits
-    with 1.
+    `--help` prints `doc` and runs nothing. `programs`: it runs compiled ones, again and again. An
+    error of ours keeps its traceback, and Python exits with 1.
     """
     if doc and not {"--help", "-h"}.isdisjoint(argv):
         print(doc.strip())
         return DONE
     # Only its tokenizers are used here; that torch is absent is nothing to be told about.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    if not may_have_tpu():
+    if programs:
+        heap.keep_what_is_freed()
+    if not heap.may_have_tpu():
         for name, value in NO_TPU.items():
             os.environ.setdefault(name, value)
     try:
@@ -130,11 +133,6 @@ def guard(main: Callable[[list[str]], int], argv: Sequence[str], *, doc: str = "
             "space, then run the same command again",
             FAILED,
         )
-
-
-def may_have_tpu(bus: Path = Path("/sys/bus/pci/devices")) -> bool:
-    """Is a device of theirs on the bus?"""
-    return any(file.read_text().strip() == GOOGLE for file in bus.glob("*/vendor"))
 
 
 def _end(message: str, code: int) -> int:

@@ -1,49 +1,17 @@
-"""How a process settles on the machine it runs on, and what it holds of it."""
+"""What a process holds of the machine it runs on, and what outlives it there."""
 
-import ctypes
-import importlib.util
 import os
 import resource
 from pathlib import Path
 
 import jax
 
-from seirenes_jax import cli
 
-# Names of glibc's malloc.h
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
-
-
-def settle(cache_dir: Path) -> None:
-    """Before the first program: compiled programs outlive the process, and where the host is the
-    device freed memory stays with it."""
+def set_up_compile_cache(cache_dir: Path) -> None:
+    """Compiled programs outlive the process."""
     jax.config.update("jax_compilation_cache_dir", str(cache_dir / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    if not _may_have_accelerators():
-        _keep_what_is_freed()
-
-
-def _may_have_accelerators() -> bool:
-    """Told without starting jax: what it has allocated by then stays where it is."""
-    platforms: str | None = jax.config.jax_platforms  # type: ignore[attr-defined]
-    if platforms:
-        return platforms != "cpu"
-    return cli.may_have_tpu() or importlib.util.find_spec("jax_plugins") is not None
-
-
-def _keep_what_is_freed() -> None:
-    """A program on CPU takes its temporaries from malloc and frees them, hundreds of MB every
-    step. Given back to the kernel, each page is cleared and mapped again: half of the time of a
-    small step. Only glibc is asked; elsewhere nothing happens.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return
-    mallopt(M_MMAP_MAX, 0)
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(M_ARENA_MAX, 1)  # later ones hold no large block, and are told too late
 
 
 def peak_rss_gib() -> float:

@@ -71,7 +71,7 @@ def crossplay(
     chosen = choose(kept_steps(run / "checkpoints"), steps)
     with ExitStack() as stack:
         stop = stack.enter_context(listening(settings.preempt.grace_s))
-        machine.settle(cache_dir)
+        machine.set_up_compile_cache(cache_dir)
         # The run may still be going: nothing is opened in its folder.
         scratch = Path(stack.enter_context(TemporaryDirectory()))
         log = stack.enter_context(RunLog(scratch, steps=settings.steps))

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     settings, config = config_files.load(spec, overrides)
     check(settings)
     cache_dir = folder.cache_dir(flags["cache_dir"] or "")
-    machine.settle(cache_dir)
+    machine.set_up_compile_cache(cache_dir)
     processes, index = (whole_number(flags, name) for name in ("processes", "process"))
     with hosts.connected(flags["coordinator"] or "", processes, index), ExitStack() as stack:
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seirenes_jax import cli
+from seirenes_jax import cli, heap
 from seirenes_jax.cli import TRAIN_FLAGS, guard, need, parse
 from seirenes_jax.errors import ConfigError, NumbersError, Stopped
 
@@ -177,13 +177,13 @@ def test_tpus_are_looked_for_on_the_bus(vendors: list[str], found: bool, tmp_pat
     for i, vendor in enumerate(vendors):
         (tmp_path / f"0000:00:0{i}.0").mkdir()
         (tmp_path / f"0000:00:0{i}.0" / "vendor").write_text(f"{vendor}\n")
-    assert cli.may_have_tpu(tmp_path) is found
+    assert heap.may_have_tpu(tmp_path) is found
 
 
 def test_what_is_said_to_a_library_without_tpus_is_what_the_user_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cli, "may_have_tpu", lambda: False)
+    monkeypatch.setattr(heap, "may_have_tpu", lambda: False)
     monkeypatch.setattr(os, "environ", {"TPU_WORKER_HOSTNAMES": "mine"})
     assert guard(lambda argv: 0, []) == 0
     assert os.environ["TPU_WORKER_HOSTNAMES"] == "mine"

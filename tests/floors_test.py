@@ -19,7 +19,7 @@ HOUSE = "seirenes_jax"
 
 FLOORS = {
     0: """types errors rng knobs masked advantages optim sampling state board console signals
-        clock packing parent store voice watchdog verify verify.extract verify.equal
+        clock heap machine packing parent store voice watchdog verify verify.extract verify.equal
         verify.atoms verify.brackets verify.clean verify.compare verify.cursor verify.exact
         verify.lexer verify.measures verify.numeric verify.parser verify.regions verify.ruling
         verify.scalars verify.second verify.tree verify.units verify.wire verify.words""",
@@ -28,7 +28,7 @@ FLOORS = {
         problems.account problems.formats problems.places problems.rows problems.sameness
         problems.sieve hf.hub hf.table fingerprint stored maintenance""",
     2: """tasks tasks.stories tasks.world tasks.texts tasks.tokenizer games.rlvr games.seirenes
-        machine play streams data batch checkpoint models.layers models.lora models.flash
+        play streams data batch checkpoint models.layers models.lora models.flash
         models.grouped models.grouped_gpu models.grouped_tpu report_page folder gather metrics
         progress mirror compare_page plan_table parcel hosts layout alarms roofline serve.asked
         serve.bodies serve.spoken serve.prompts runs verify.__main__ problems.__main__

@@ -4,18 +4,17 @@ import os
 import platform
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
-from seirenes_jax import machine
+from seirenes_jax import heap
 from seirenes_jax.machine import peak_rss_gib
 
 SAY = "from seirenes_jax.machine import peak_rss_gib; print(peak_rss_gib())"
 SETTLED = """
-from pathlib import Path
-from seirenes_jax import machine
-machine.settle(Path("/nonexistent"))
+from seirenes_jax import heap, settings
+heap.keep_what_is_freed()
+from seirenes_jax import train  # and all that comes with it
 """
 PROGRAM = """
 import resource
@@ -55,13 +54,13 @@ def test_what_a_program_frees_is_not_mapped_again() -> None:
 
 
 def test_a_machine_with_accelerators_keeps_its_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(heap.importlib.util, "find_spec", lambda name: None)
     for platforms, tpu, wanted in [
         ("cpu", True, False), ("tpu,cpu", False, True), ("cuda", False, True),
-        (None, True, True), (None, False, False),
+        ("", True, True), ("", False, False),
     ]:  # fmt: skip
-        monkeypatch.setattr(machine.jax, "config", SimpleNamespace(jax_platforms=platforms))
-        monkeypatch.setattr(machine.cli, "may_have_tpu", lambda tpu=tpu: tpu)
-        assert machine._may_have_accelerators() is wanted, platforms
-    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: "jax[cuda13]'s")
-    assert machine._may_have_accelerators() is True
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+        monkeypatch.setattr(heap, "may_have_tpu", lambda tpu=tpu: tpu)
+        assert heap.may_have_accelerators() is wanted, platforms
+    monkeypatch.setattr(heap.importlib.util, "find_spec", lambda name: "jax[cuda13]'s")
+    assert heap.may_have_accelerators() is True

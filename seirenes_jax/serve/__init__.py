@@ -76,7 +76,7 @@ def main(chosen: Options, usual: "Settings") -> int:
     from seirenes_jax.serve.loading import Wanted, load
     from seirenes_jax.serve.prompts import Prompts
 
-    machine.settle(folder.cache_dir(chosen.cache_dir))
+    machine.set_up_compile_cache(folder.cache_dir(chosen.cache_dir))
     loaded = load(Wanted(chosen.model, chosen.slots, chosen.max_context), usual)
     sampler, context = loaded.sampler, loaded.context
     warm_up(sampler)
